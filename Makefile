@@ -1,0 +1,96 @@
+# aprfs: see README.md. `make` prints help.
+config ?= debug
+B := build/$(config)
+CC ?= gcc
+CXX ?= g++
+PREFIX ?= /usr/local
+DESTDIR ?=
+VERSION := 0.1.0
+
+CSTD := -std=gnu11
+WARN := -Wall -Wextra -Werror -Wshadow -Wpointer-arith -Wstrict-prototypes -Wmissing-prototypes \
+        -Wformat=2 -Wvla -Wundef -Wno-format-nonliteral
+# f32 reference arithmetic: no contraction into fma behind our back, so that every build agrees.
+FP := -ffp-contract=off
+CPPFLAGS := -I. -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -DAPRFS_VERSION='"$(VERSION)"'
+OPT_debug := -O1 -g
+OPT_release := -O2 -g -DNDEBUG
+OPT_asan := -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+OPT_tsan := -O1 -g -fsanitize=thread
+OPT := $(OPT_$(config))
+ifeq ($(OPT),)
+$(error config=$(config): expected debug, release, asan or tsan)
+endif
+CFLAGS = $(CSTD) $(WARN) $(FP) $(OPT) -pthread
+LDFLAGS = $(OPT) -pthread
+
+FUSE_CFLAGS := $(shell pkg-config --cflags fuse3 2>/dev/null)
+FUSE_LIBS := $(shell pkg-config --libs fuse3 2>/dev/null)
+FORMAT_LIBS := -lcjson -lcrypto -ldeflate -lz -lpcre2-8 -lm
+INFER_LIBS := -lpcre2-8 -lm
+
+FORMAT_SRC := $(filter-out format/aprtool.c,$(wildcard format/*.c))
+FS_SRC := $(filter-out fs/main.c,$(wildcard fs/*.c))
+INFER_SRC := $(filter-out infer/main.c,$(wildcard infer/*.c infer/cpu/*.c infer/text/*.c))
+KERNELS_SRC := $(wildcard kernels/gpu_none.c)
+
+obj = $(patsubst %.c,$(B)/%.o,$(1))
+FORMAT_A := $(B)/libformat.a
+FS_A := $(B)/libfs.a
+INFER_A := $(B)/libinfer.a
+
+PROGS := $(B)/aprfs $(B)/aprtool $(B)/aprd
+# One cmocka binary per module, linking only its layer.
+TESTS_FS := $(filter tests/test_tree% tests/test_ops% tests/test_mount% tests/test_vcache% tests/test_fs_%,$(wildcard tests/test_*.c))
+TESTS_INFER := $(filter tests/test_infer_% tests/test_tokenizer% tests/test_model% tests/test_forward% tests/test_sampler% tests/test_cpu_% tests/test_unicode%,$(wildcard tests/test_*.c))
+TESTS_FORMAT := $(filter-out $(TESTS_FS) $(TESTS_INFER),$(wildcard tests/test_*.c))
+TEST_SUPPORT := $(filter-out $(wildcard tests/test_*.c tests/fuzz_*.c tests/tool_*.c),$(wildcard tests/*.c))
+tests_bin = $(patsubst tests/%.c,$(B)/tests/%,$(1))
+
+.PHONY: help all clean format format-check
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+
+all: $(PROGS) ## the three programs, in build/$(config)/
+
+$(B)/%.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) $(if $(filter fs/% tests/test_fs_%,$<),$(FUSE_CFLAGS)) -MMD -MP -c -o $@ $<
+
+$(FORMAT_A): $(call obj,$(FORMAT_SRC))
+$(FS_A): $(call obj,$(FS_SRC))
+$(INFER_A): $(call obj,$(INFER_SRC) $(KERNELS_SRC))
+$(FORMAT_A) $(FS_A) $(INFER_A):
+	@rm -f $@
+	$(AR) rcs $@ $^
+
+$(B)/aprfs: $(B)/fs/main.o $(FS_A) $(FORMAT_A)
+	$(CC) $(LDFLAGS) -o $@ $^ $(FUSE_LIBS) $(FORMAT_LIBS)
+$(B)/aprtool: $(B)/format/aprtool.o $(FORMAT_A)
+	$(CC) $(LDFLAGS) -o $@ $^ $(FORMAT_LIBS)
+$(B)/aprd: $(B)/infer/main.o $(INFER_A) $(FORMAT_A)
+	$(CC) $(LDFLAGS) -o $@ $^ $(FORMAT_LIBS) $(INFER_LIBS)
+
+$(call tests_bin,$(TESTS_FORMAT)): $(B)/tests/%: $(B)/tests/%.o $(call obj,$(TEST_SUPPORT)) $(FORMAT_A)
+	$(CC) $(LDFLAGS) -o $@ $^ -lcmocka $(FORMAT_LIBS)
+$(call tests_bin,$(TESTS_FS)): $(B)/tests/%: $(B)/tests/%.o $(call obj,$(TEST_SUPPORT)) $(FS_A) $(FORMAT_A)
+	$(CC) $(LDFLAGS) -o $@ $^ -lcmocka $(FUSE_LIBS) $(FORMAT_LIBS)
+$(call tests_bin,$(TESTS_INFER)): $(B)/tests/%: $(B)/tests/%.o $(call obj,$(TEST_SUPPORT)) $(INFER_A) $(FORMAT_A)
+	$(CC) $(LDFLAGS) -o $@ $^ -lcmocka $(FORMAT_LIBS) $(INFER_LIBS)
+# Test programs that are no cmocka suites (randcmp and the like): tests/tool_NAME.c
+$(call tests_bin,$(wildcard tests/tool_*.c)): $(B)/tests/%: $(B)/tests/%.o $(FORMAT_A)
+	$(CC) $(LDFLAGS) -o $@ $^ $(FORMAT_LIBS)
+
+TESTS := $(call tests_bin,$(TESTS_FORMAT) $(TESTS_FS) $(TESTS_INFER))
+TOOLS := $(call tests_bin,$(wildcard tests/tool_*.c))
+
+-include $(wildcard $(B)/*/*.d $(B)/*/*/*.d)
+
+C_FILES = $(wildcard format/*.[ch] fs/*.[ch] infer/*.[ch] infer/*/*.[ch] kernels/*.[ch] tests/*.[ch])
+format: ## clang-format every source in place
+	clang-format -i $(C_FILES)
+format-check:
+	clang-format --dry-run --Werror $(C_FILES)
+
+clean: ## remove build/
+	rm -rf build
