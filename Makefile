@@ -47,9 +47,10 @@ TESTS_FORMAT := $(filter-out $(TESTS_FS) $(TESTS_INFER),$(wildcard tests/test_*.
 TEST_SUPPORT := $(filter-out $(wildcard tests/test_*.c tests/fuzz_*.c tests/tool_*.c),$(wildcard tests/*.c))
 tests_bin = $(patsubst tests/%.c,$(B)/tests/%,$(1))
 
-.PHONY: help all clean format format-check
+.PHONY: help all test check check-long fuzz mutate bench-mount install uninstall clean format format-check
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+	@echo; echo 'config=debug|release|asan|tsan builds into build/$$config/; PREFIX and DESTDIR as usual.'
 
 all: $(PROGS) ## the three programs, in build/$(config)/
 
@@ -85,6 +86,52 @@ TESTS := $(call tests_bin,$(TESTS_FORMAT) $(TESTS_FS) $(TESTS_INFER))
 TOOLS := $(call tests_bin,$(wildcard tests/tool_*.c))
 
 -include $(wildcard $(B)/*/*.d $(B)/*/*/*.d)
+
+E2E := $(sort $(wildcard tests/e2e_*.sh))
+# What a test program may need to find: the build, the real models.
+export B
+export APRFS_MODELS ?= $(CURDIR)/.cache/models
+
+test: all $(TESTS) $(TOOLS) ## all tests of one config
+	scripts/run_tests --log $(B)/tests.tap $(TESTS) $(E2E)
+	scripts/check_contract $(B)/tests.tap
+
+check: ## what CI runs: style, layers, all tests plain, under ASan+UBSan and under TSan
+	$(MAKE) format-check
+	scripts/check_layers.sh
+	scripts/check_all debug asan tsan
+
+check-long: ## all real models and the full counts: hours
+	scripts/fetch_models all
+	LONG=1 scripts/check_all debug asan tsan
+	$(MAKE) mutate
+	$(MAKE) fuzz FUZZ_SECONDS=600
+
+FUZZ_SECONDS ?= 60
+FUZZ := $(patsubst tests/%.c,build/fuzz/%,$(wildcard tests/fuzz_*.c))
+FUZZ_SRC := $(FORMAT_SRC) $(wildcard infer/text/*.c)
+build/fuzz/fuzz_%: tests/fuzz_%.c $(FUZZ_SRC) $(wildcard format/*.h infer/text/*.h)
+	@mkdir -p $(@D)
+	clang $(CPPFLAGS) $(CSTD) $(FP) -O1 -g -fsanitize=fuzzer,address,undefined \
+	    -fno-sanitize-recover=all -o $@ $< $(FUZZ_SRC) $(FORMAT_LIBS) $(INFER_LIBS)
+fuzz: $(FUZZ) $(B)/tests/tool_seeds ## every libFuzzer target for FUZZ_SECONDS (60)
+	scripts/fuzz $(FUZZ_SECONDS) $(FUZZ)
+
+mutate: ## named mutations, each of which a test must kill
+	scripts/mutate
+
+bench-mount: ## the mount against the raw file, alternating: a CSV on stdout
+	$(MAKE) config=release all
+	scripts/bench_mount
+
+install: ## programs into $(DESTDIR)$(PREFIX)/bin (build with config=release first)
+	$(MAKE) config=release all
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/doc/aprfs
+	install -m 755 build/release/aprfs build/release/aprtool build/release/aprd $(DESTDIR)$(PREFIX)/bin/
+	install -m 644 README.md LICENSE $(wildcard docs/*.md) $(DESTDIR)$(PREFIX)/share/doc/aprfs/
+uninstall:
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/bin/,aprfs aprtool aprd)
+	rm -rf $(DESTDIR)$(PREFIX)/share/doc/aprfs
 
 C_FILES = $(wildcard format/*.[ch] fs/*.[ch] infer/*.[ch] infer/*/*.[ch] kernels/*.[ch] tests/*.[ch])
 format: ## clang-format every source in place
