@@ -31,14 +31,17 @@ const char *json_text(const cJSON *v);         /* a string's bytes, NULL if it i
 /* True if p[0..len) is well-formed UTF-8 (no surrogates, no overlong forms, <= U+10FFFF). */
 bool json_utf8_valid(const char *p, size_t len);
 
-/* A growing text. Commas and colons come by themselves. The first failure (-ENOMEM, a value where a
- * key must stand) sticks in rc; later calls do nothing. */
+/* A growing text. Commas and colons come by themselves. The first failure (-ENOMEM; -EINVAL for a
+ * value where a key must stand, the wrong bracket, a second top-level value, depth over
+ * JSON_MAX_DEPTH) sticks in rc; later calls do nothing. p[0..len) is the text, not terminated. */
 struct json_out {
     char *p;
     size_t len, cap;
     int rc;
     int depth;
-    bool comma; /* the next item needs one before it */
+    bool comma;      /* the next item needs one before it */
+    bool keyed;      /* a key stands, its value comes next */
+    uint64_t object; /* bit d: the bracket opened at depth d is '{' */
 };
 
 void json_out_init(struct json_out *o);
