@@ -1,0 +1,145 @@
+/* Stores: a folder of models on disk -> a sorted list of entries, one per model or per thing that
+ * is no model, with the reason. A store is read, never written.
+ *
+ * A scan is a pure function of the directory's state and the options: no threads, no watching, no
+ * order of readdir. Every file is opened O_RDONLY|O_NONBLOCK|O_NOCTTY|O_CLOEXEC and must be regular
+ * with the magic "GGUF". What cannot be served is an entry or a problem with an errno and a
+ * sentence. One layout = one file store_<layout>.c and one row in store.c's table. */
+#ifndef APRFS_FORMAT_STORE_H
+#define APRFS_FORMAT_STORE_H
+
+#include "format/err.h"
+#include "format/gguf.h"
+#include "format/name.h"
+#include "format/source.h"
+#include "format/vapr.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define STORE_MAX_DEPTH 16 /* directories below the root */
+
+enum store_kind {
+    STORE_AUTO, /* as an option only: detect */
+    STORE_PLAIN,
+};
+
+enum store_role {
+    STORE_MODEL,
+    STORE_PROJECTOR, /* shown as a link <stem>.gguf; stem begins with "mmproj-" */
+    STORE_ADAPTER,
+    STORE_VOCAB,
+    STORE_IMATRIX,
+    STORE_UNSUPPORTED, /* GGUF, but refused or unreadable: see rc and why */
+};
+
+enum store_resolve {
+    STORE_RESOLVE_ANY,     /* links to files are followed wherever they lead */
+    STORE_RESOLVE_BENEATH, /* a link that leaves the root is a problem (EXDEV) */
+};
+
+struct store_options {
+    enum store_kind kind;
+    enum store_resolve resolve;
+    struct vapr_options vapr; /* decides sizes, and what a profile refuses */
+    bool plan;      /* true (the mount): plan every model once, so that size is known and a
+                     * refusal is an entry's rc; false (listing): headers only, size 0 */
+    bool chat_hint; /* append -Instruct where a chat template exists and the stem has no hint */
+};
+
+struct store_part {
+    char *path;          /* absolute: the root's real path and the way below it, links unresolved */
+    struct source_id id; /* of the file behind it */
+    char sha256[65];     /* lower-case hex where the store says it, else "" */
+};
+
+struct store_entry {
+    char *publisher, *model,
+        *stem;    /* clean, collision-free; the file is publisher/model/stem.apr */
+    char **alias; /* other names; a plain folder: the path below the root */
+    size_t n_alias;
+    enum store_kind kind;
+    enum store_role role;
+    struct store_part *part; /* in shard order; those that were found */
+    int n_part;
+    int rc; /* 0: served. -ENOENT (a shard or target is missing), -EUCLEAN, -ENOTSUP, -EAGAIN (still
+             * arriving), -EACCES, -EXDEV, -EIO */
+    char *why; /* "" if rc is 0 */
+
+    /* Facts, valid as far as the header could be read ("" or 0 = unknown). */
+    char *arch;  /* general.architecture */
+    char *quant; /* llama.cpp's name of general.file_type, else the type most weights have */
+    uint64_t n_params, n_ctx_train;
+    uint64_t src_size;                 /* bytes of all parts together */
+    uint8_t head_sha256[NAME_ID_SIZE]; /* identity: SHA-256 over, per part, u64 LE file size, u64 LE
+                                        * head length, head bytes. Says that two heads (so plans and
+                                        * siblings) are equal, not that the weights are. */
+    uint8_t sibling_sha256[NAME_ID_SIZE]; /* equal: tokenizer.json and config.json are equal too */
+    int tokenizer_rc;                     /* 0: sibling_tokenizer() will write one; else why not */
+    char *tokenizer_why;
+
+    /* Plan; zeros unless options.plan, role STORE_MODEL and rc 0. */
+    uint64_t size;      /* bytes of the .apr: exact, final */
+    uint64_t shown_ino; /* name_inode() over "publisher/model/stem.apr" and head_sha256 */
+};
+
+/* One line of problems.txt. */
+struct store_problem {
+    int rc;     /* negative errno; 0: a warning about something that is served all the same */
+    char *path; /* below the root, "" = the root; raw bytes: name_escape() before printing */
+    char *dir;  /* the tree's directory that it concerns ("publisher/model"), or "" */
+    char *why;  /* one sentence, no control bytes */
+};
+
+struct store {
+    enum store_kind kind; /* detected */
+    char *root;           /* real path */
+    struct store_options opt;
+    struct store_entry *entry; /* sorted by publisher, model, stem (bytes); ones with rc < 0 too */
+    size_t n_entry;
+    struct store_problem *problem; /* sorted by path; entries with rc < 0 are here too */
+    size_t n_problem;
+    size_t n_parsed; /* headers read by this scan; the rest came from prev */
+};
+
+/* Scans root. prev (may be NULL) is an earlier scan with the same options: files whose (path, dev,
+ * ino, size, mtime, ctime) have not changed are not parsed again. It is only read. *out is the
+ * caller's, store_free's to free. Fails only where nothing at all can be said: root absent
+ * (-ENOENT), no directory (-ENOTDIR), not readable (-EACCES, naming its owner), no memory. An empty
+ * store is no error. */
+int store_scan(struct store **out, const char *root, const struct store_options *opt,
+               const struct store *prev, struct err *e);
+void store_free(struct store *s);
+
+/* Two scans show the same tree: same names, identities, sizes, problems. */
+bool store_equal(const struct store *a, const struct store *b);
+
+const char *store_kind_name(enum store_kind k); /* "plain" */
+bool store_kind_parse(const char *s, enum store_kind *k);
+const char *store_role_name(enum store_role r); /* "model", "projector", ... */
+
+/* Opens one part as the scan saw it: by the way below the root (resolve=beneath holds here too),
+ * and -ESTALE if it is another file or generation now. */
+int store_part_open(struct source **out, const struct store *s, const struct store_part *p,
+                    struct err *e);
+
+/* An opened model: pinned descriptors, parsed header, planned file. */
+struct store_plan {
+    struct source **part;
+    int n_part;
+    struct gguf *gguf;
+    struct vapr *vapr;
+};
+
+/* Opens every part, parses, plans with s->opt.vapr, and checks that no part changed meanwhile
+ * (-ESTALE). If the entry has a size, the plan's must equal it, else -EIO. Any entry whose role is
+ * STORE_MODEL; the plan does not refer to s or en afterwards. */
+int store_plan_open(struct store_plan **out, const struct store *s, const struct store_entry *en,
+                    struct err *e);
+void store_plan_close(struct store_plan *p);
+
+/* The newest mtime of the parts, in ns. */
+int64_t store_entry_mtime_ns(const struct store_entry *en);
+
+#endif
