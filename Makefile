@@ -29,7 +29,8 @@ FUSE_LIBS := $(shell pkg-config --libs fuse3 2>/dev/null)
 FORMAT_LIBS := -lcjson -lcrypto -ldeflate -lz -lpcre2-8 -lm
 INFER_LIBS := -lpcre2-8 -lm
 
-FORMAT_SRC := $(filter-out format/aprtool.c,$(wildcard format/*.c))
+APRTOOL_SRC := $(wildcard format/aprtool*.c)
+FORMAT_SRC := $(filter-out $(APRTOOL_SRC),$(wildcard format/*.c))
 FS_SRC := $(filter-out fs/main.c,$(wildcard fs/*.c))
 INFER_SRC := $(filter-out infer/main.c,$(wildcard infer/*.c infer/cpu/*.c infer/text/*.c))
 KERNELS_SRC := $(wildcard kernels/gpu_none.c)
@@ -67,7 +68,7 @@ $(FORMAT_A) $(FS_A) $(INFER_A):
 
 $(B)/aprfs: $(B)/fs/main.o $(FS_A) $(FORMAT_A)
 	$(CC) $(LDFLAGS) -o $@ $^ $(FUSE_LIBS) $(FORMAT_LIBS)
-$(B)/aprtool: $(B)/format/aprtool.o $(FORMAT_A)
+$(B)/aprtool: $(call obj,$(APRTOOL_SRC)) $(FORMAT_A)
 	$(CC) $(LDFLAGS) -o $@ $^ $(FORMAT_LIBS)
 $(B)/aprd: $(B)/infer/main.o $(INFER_A) $(FORMAT_A)
 	$(CC) $(LDFLAGS) -o $@ $^ $(FORMAT_LIBS) $(INFER_LIBS)
