@@ -54,8 +54,10 @@ struct arch_config {
     char arch[ARCH_NAME_MAX]; /* general.architecture, as it stands in the file */
     bool known;               /* there is a row for it */
 
-    uint32_t n_layer, n_embd, n_vocab, n_ctx_train;
-    uint32_t *n_head, *n_head_kv, *n_ff; /* [n_layer], owned */
+    uint32_t n_layer;       /* block_count: every block the file holds */
+    uint32_t n_layer_nextn; /* of these, the last ones that only predict further tokens */
+    uint32_t n_embd, n_vocab, n_ctx_train;
+    uint32_t *n_head, *n_head_kv, *n_ff; /* [n_layer], owned; NULL if n_layer is 0 */
     uint32_t head_dim_k, head_dim_v, n_rot;
     uint32_t head_dim_k_swa, head_dim_v_swa, n_rot_swa; /* local layers; = the above if not said */
 
@@ -68,6 +70,7 @@ struct arch_config {
     float rope_theta, rope_theta_swa;
     enum arch_scaling scaling;
     float scaling_factor;      /* the file's factor, >= 1 stretches the context; default 1 */
+    float scaling_factor_swa;  /* the same for local layers: scaling_factor, or 1 (gemma3) */
     uint32_t scaling_orig_ctx; /* rope.scaling.original_context_length, default n_ctx_train */
     float scaling_attn_factor; /* default 1 */
     float yarn_beta_fast, yarn_beta_slow, yarn_log_mul; /* 32, 1, 0 */
@@ -75,12 +78,14 @@ struct arch_config {
 
     uint32_t sliding_window; /* 0: none */
     uint8_t *layer_local;    /* [n_layer], owned: 1 = attends within sliding_window only */
+    uint8_t *layer_rope;     /* [n_layer], owned: 1 = its queries and keys are rotated */
 
-    float attn_scale;                               /* factor on q.k */
-    float attn_softcap, final_softcap;              /* 0: none */
-    float embed_scale, residual_scale, logit_scale; /* 1: none */
+    float attn_scale;                  /* factor on q.k */
+    float attn_softcap, final_softcap; /* 0: none */
+    float embed_scale, residual_scale; /* factors, 1: none */
+    float logit_scale; /* the factor on logits (granite's key is its inverse), 1: none */
 
-    uint32_t n_expert, n_expert_used;
+    uint32_t n_expert, n_expert_used; /* 0: dense; n_expert_used: the largest of all layers */
 
     bool tied_head, qkv_bias, qk_norm, post_norms, fused_qkv,
         fused_gate_up; /* by presence in the file */
@@ -103,17 +108,18 @@ enum arch_origin {
     ARCH_UNKNOWN,
 };
 
-/* One resolved field for people and tests: explain prints these. Values as text in JSON syntax. */
+/* One resolved field for people and tests: explain prints these. Values as text in JSON syntax;
+ * "null" where a file without tensors leaves a dimension unknown. All four texts are owned, never
+ * NULL. */
 struct arch_field {
     const char *name; /* the .apr's metadata key where there is one ("rms_norm_eps"), else ours */
-    char reference[96];
-    char compat[96]; /* "" where the Rust stack has no such value */
-    char stamped[96];
-    enum arch_origin origin;
-    char source[128]; /* "qwen2.attention.layer_norm_rms_epsilon", "token_embd.weight ne[1]", "row
-                         qwen2", ... */
-    bool differs;     /* reference != compat */
-    bool mapped;      /* the APR has a canonical name for it */
+    char *reference;
+    char *compat; /* "" where the Rust stack has no such value */
+    char *stamped;
+    enum arch_origin origin; /* of the reference value */
+    char *source; /* "qwen2.attention.layer_norm_rms_epsilon", "token_embd.weight ne[1]", ... */
+    bool differs; /* reference != compat */
+    bool mapped;  /* the APR has a canonical name for it */
 };
 
 struct arch_report {
@@ -133,9 +139,12 @@ enum arch_values {
 };
 
 /* Resolves g. *c is the stamped set; report may be NULL. -ENOTSUP / -EUCLEAN by name where a value
- * cannot be (epsilon outside 1e-10..0.01, zero heads, dimensions that contradict the tensors). An
- * architecture without a row resolves by llama.cpp's general rules, known = false.
- * On failure *c is released. */
+ * cannot be (epsilon outside 1e-10..0.01, zero heads, dimensions that contradict the tensors),
+ * -ERANGE where a count is over our limits. An architecture without a row resolves by llama.cpp's
+ * general rules, known = false. A file without any tensor (a vocabulary) resolves too: dimensions
+ * it does not say are 0, the arrays then NULL. ARCH_VALUES_COMPAT replaces only what the APR has a
+ * canonical key for. On failure *c is released; report keeps what was found so far and is the
+ * caller's to release in either case. */
 int arch_resolve(const struct gguf *g, enum arch_values values, struct arch_config *c,
                  struct arch_report *report, struct err *e);
 
