@@ -5,16 +5,19 @@
  *
  *   type    bytes  fields: offset name (bytes)
  *   Q2_K      84   0 scales(16), 16 qs(64), 80 d, 82 dmin
- *                  q = qs[32H + l] >> 2Q & 3; low nibble of scales[i/16]: scale, high: minimum;
+ *                  q = qs[32H + l] >> 2Q & 3; scales[i/16]: low nibble scale, high nibble minimum;
  *                  w = d*sc*q - dmin*m
  *   Q3_K     110   0 hmask(32), 32 qs(64), 96 scales(12), 108 d
- *                  q = (qs[32H + l] >> 2Q & 3) - (bit 4H+Q of hmask[l] ? 0 : 4); six-bit scales,
- * see q3_scale(); w = d*(sc-32)*q Q8_K     292   0 d (f32), 4 qs(256, signed), 260 bsums(16 i16,
- * not needed)   w = d*q IQ4_XS   136   0 d, 2 scales_h(u16), 4 scales_l(4), 8 qs(128) eight runs of
- * 32, nibbles as in IQ4_NL; scale: low nibble from scales_l, two high bits from scales_h; w =
- * d*(sc-32) * quant_iq4_value[q] TQ1_0     54   0 qs(48), 48 qh(4), 52 d: ternary digits, five a
- * byte in qs, four in qh, see trit(); w = d*(q-1) TQ2_0     66   0 qs(64), 64 d q = qs[32H + l] >>
- * 2Q & 3; w = d*(q-1) */
+ *                  q = (qs[32H + l] >> 2Q & 3) - (bit 4H+Q of hmask[l] ? 0 : 4); six-bit scales, see
+ *                  q3_scale(); w = d*(sc-32)*q
+ *   Q8_K     292   0 d (f32), 4 qs(256, signed), 260 bsums(16 i16, not needed); w = d*q
+ *   IQ4_XS   136   0 d, 2 scales_h(u16), 4 scales_l(4), 8 qs(128)
+ *                  eight runs of 32, nibbles as in IQ4_NL; scale: low nibble from scales_l, two high
+ *                  bits from scales_h; w = d*(sc-32) * quant_iq4_value[q]
+ *   TQ1_0     54   0 qs(48), 48 qh(4), 52 d: ternary digits, five a byte in qs, four in qh, see
+ *                  trit(); w = d*(q-1)
+ *   TQ2_0     66   0 qs(64), 64 d; q = qs[32H + l] >> 2Q & 3; w = d*(q-1)
+ */
 #include "format/bytes.h"
 #include "format/quant_internal.h"
 
