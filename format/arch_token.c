@@ -3,6 +3,7 @@
  * Rust table's id if the vocabulary reaches that far (arch-resolver.md §8.8). Flags default as
  * llama.cpp's vocabulary loader sets them by tokenizer model and pre-tokenizer. */
 #include "format/arch_internal.h"
+#include "format/pretok.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -55,11 +56,6 @@ static const struct {
     {"t5", -1, 1, 2, 0, false, true, false},
     {"plamo2", 1, 2, 0, 3, false, false, false},
 };
-
-/* Pre-tokenizers whose models begin with BOS unless the file says otherwise. */
-static const char *const bos_pre[] = {"llama3",       "llama-v3", "llama-bpe", "falcon3",
-                                      "falcon-h1",    "pixtral",  "midm-2.0",  "lfm2",
-                                      "jina-v5-nano", "tekken",   "chameleon"};
 
 static const struct {
     enum arch_fid id;
@@ -178,12 +174,13 @@ int arch_tokens_resolve(struct arch_ctx *x)
         id_default(x, ARCH_F_BOS, row->bos, n_token, "the Rust table's id");
         id_default(x, ARCH_F_EOS, row->eos, n_token, "the Rust table's id");
     }
-    if (gguf_str_eq(model, "gpt2"))
-        for (size_t i = 0; i < sizeof bos_pre / sizeof bos_pre[0]; i++)
-            if (gguf_str_eq(pre, bos_pre[i])) {
-                add_bos = true;
-                snprintf(why, sizeof why, "pre-tokenizer %s", bos_pre[i]);
-            }
+    char name[64];
+    snprintf(name, sizeof name, "%.*s", (int)(pre.len < 63 ? pre.len : 63), pre.p ? pre.p : "");
+    const struct pretok *rule = gguf_str_eq(model, "gpt2") ? pretok_find(name) : NULL;
+    if (rule && (rule->flags & PRETOK_ADD_BOS)) {
+        add_bos = true;
+        snprintf(why, sizeof why, "pre-tokenizer %s", rule->name);
+    }
     flag(x, ARCH_F_ADD_BOS, "tokenizer.ggml.add_bos_token", add_bos, why);
     flag(x, ARCH_F_ADD_EOS, "tokenizer.ggml.add_eos_token", add_eos, why);
     flag(x, ARCH_F_ADD_SPACE_PREFIX, "tokenizer.ggml.add_space_prefix", space, why);
