@@ -207,15 +207,21 @@ static int resolve_vocab(struct arch_ctx *x)
     return 0;
 }
 
-/* Layers that attend must have heads. Layers with attn_qkv alone may be linear attention. */
+/* Layers that attend must have heads. Zeros in an array that is not all zero mark the recurrent
+ * layers of a hybrid, which may carry tensors of the same names. */
 static int check_heads(struct arch_ctx *x)
 {
     const struct arch_config *c = &x->c;
+    uint64_t heads = 0, kv = 0;
+    for (uint32_t i = 0; i < c->n_layer; i++) {
+        heads += c->n_head[i];
+        kv += c->n_head_kv[i];
+    }
     for (uint32_t i = 0; i < c->n_layer; i++) {
         const struct arch_layer_facts *l = &x->facts.layer[i];
-        if (l->q_rows && !c->n_head[i])
+        if (l->q_rows && !heads)
             return err_set(x->e, -EUCLEAN, "layer %" PRIu32 " has attn_q.weight and no heads", i);
-        if (l->q_rows && l->k_rows && !c->n_head_kv[i])
+        if (l->q_rows && l->k_rows && !kv)
             return err_set(x->e, -EUCLEAN,
                            "layer %" PRIu32 " has attn_k.weight and no key/value heads", i);
     }
@@ -322,7 +328,7 @@ static int check_kv_shape(struct arch_ctx *x)
     const struct arch_config *c = &x->c;
     for (uint32_t i = 0; i < c->n_layer; i++) {
         uint64_t rows = x->facts.layer[i].k_rows, n = c->n_head_kv[i];
-        if (rows && rows != n * c->head_dim_k && rows != n * c->head_dim_k_swa)
+        if (rows && n && rows != n * c->head_dim_k && rows != n * c->head_dim_k_swa)
             return err_set(x->e, -EUCLEAN,
                            "tensor blk.%" PRIu32 ".attn_k.weight has %" PRIu64
                            " rows, expected %" PRIu64 " heads of %" PRIu32,
