@@ -1,0 +1,379 @@
+/* Writing a planned .apr to a file: see apr_write.h. */
+#include "format/apr_write.h"
+
+#include "format/bytes.h"
+#include "format/crc32.h"
+#include "format/quant.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <linux/fs.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define WRITE_STEP ((uint64_t)8 << 20) /* bytes between two looks at stop */
+#define CONV_STEP  ((size_t)1 << 20)   /* bytes of F32 made at a time */
+
+struct writer {
+    const struct vapr *v;
+    const struct apr_write_options *opt;
+    int fd;
+    char *tmp;
+    bool made; /* tmp is ours, to be unlinked on failure */
+    uint64_t done, total;
+    uint8_t *buf; /* WRITE_STEP bytes */
+};
+
+/* A stretch of a part that appears unchanged in the file. */
+struct extent {
+    int part;
+    uint64_t src, len, dst;
+};
+
+static int write_step(struct writer *w, uint64_t n, struct err *e)
+{
+    w->done += n;
+    if (w->opt->progress)
+        w->opt->progress(w->opt->ctx, w->done, w->total);
+    if (w->opt->stop && *w->opt->stop)
+        return err_set(e, -EINTR, "interrupted");
+    return 0;
+}
+
+static int write_at(struct writer *w, const void *p, size_t len, uint64_t off, struct err *e)
+{
+    const uint8_t *b = p;
+    while (len > 0) {
+        ssize_t n = pwrite(w->fd, b, len, (off_t)off);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0) {
+            int rc = n < 0 ? -errno : -EIO;
+            return err_set(e, rc, "%s: writing %zu bytes at %" PRIu64 ": %s", w->tmp, len, off,
+                           strerror(-rc));
+        }
+        b += n;
+        off += (uint64_t)n;
+        len -= (size_t)n;
+    }
+    return 0;
+}
+
+/* Through memory: for sources without a descriptor, and where the kernel cannot copy by itself. */
+static int copy_by_reads(struct writer *w, const struct extent *x, struct err *e)
+{
+    const struct source *s = gguf_part(vapr_gguf(w->v), x->part);
+    for (uint64_t at = 0; at < x->len;) {
+        uint64_t n = x->len - at < WRITE_STEP ? x->len - at : WRITE_STEP;
+        int rc = source_read(s, w->buf, x->src + at, (size_t)n, e);
+        if (rc == 0)
+            rc = write_at(w, w->buf, (size_t)n, x->dst + at, e);
+        if (rc == 0)
+            rc = write_step(w, n, e);
+        if (rc < 0)
+            return rc;
+        at += n;
+    }
+    return 0;
+}
+
+/* copy_file_range as far as it goes; what it leaves is read and written. A short source ends in
+ * source_read's error. */
+static int copy_range(struct writer *w, struct extent x, struct err *e)
+{
+    int fd = source_fd(gguf_part(vapr_gguf(w->v), x.part));
+    while (fd >= 0 && x.len > 0) {
+        off_t in = (off_t)x.src, out = (off_t)x.dst;
+        size_t want = (size_t)(x.len < WRITE_STEP ? x.len : WRITE_STEP);
+        ssize_t n = copy_file_range(fd, &in, w->fd, &out, want, 0);
+        if (n < 0 && errno == EINTR)
+            n = 0;
+        else if (n <= 0)
+            break;
+        x.src += (uint64_t)n;
+        x.dst += (uint64_t)n;
+        x.len -= (uint64_t)n;
+        int rc = write_step(w, (uint64_t)n, e);
+        if (rc < 0)
+            return rc;
+    }
+    return copy_by_reads(w, &x, e);
+}
+
+/* Shares the whole 64 KiB blocks where source and file lie alike and the file system can; copies
+ * the rest. */
+static int copy_extent(struct writer *w, const struct extent *x, struct err *e)
+{
+    int fd = source_fd(gguf_part(vapr_gguf(w->v), x->part));
+    uint64_t from = (x->dst + VAPR_SHIFT - 1) / VAPR_SHIFT * VAPR_SHIFT;
+    uint64_t to = (x->dst + x->len) / VAPR_SHIFT * VAPR_SHIFT;
+    if (fd < 0 || (x->dst - x->src) % VAPR_SHIFT != 0 || to <= from)
+        return copy_range(w, *x, e);
+
+    uint64_t lead = from - x->dst;
+    struct file_clone_range clone = {
+        .src_fd = fd, .src_offset = x->src + lead, .src_length = to - from, .dest_offset = from};
+    if (ioctl(w->fd, FICLONERANGE, &clone) < 0)
+        return copy_range(w, *x, e); /* another file system, or one that shares no blocks */
+
+    int rc = write_step(w, to - from, e);
+    if (rc == 0)
+        rc = copy_range(w, (struct extent){x->part, x->src, lead, x->dst}, e);
+    if (rc == 0)
+        rc = copy_range(
+            w, (struct extent){x->part, x->src + lead + (to - from), x->dst + x->len - to, to}, e);
+    return rc;
+}
+
+/* Where part k's data start lies in the file, by the rule: part 0 at data_offset, each later one at
+ * the first offset past its predecessor that has the residue of its own data start (in the layout
+ * "shifted32": of its data start + 32). */
+static uint64_t part_start(const struct gguf *g, int k, uint64_t prev_end, uint64_t extra)
+{
+    uint64_t residue = (gguf_data_start(g, k) + extra) % VAPR_SHIFT;
+    uint64_t at = prev_end / VAPR_SHIFT * VAPR_SHIFT + residue;
+    return at < prev_end ? at + VAPR_SHIFT : at;
+}
+
+/* One extent per part, and a check that every entry of the plan lies in them where it should. */
+static int extents_of_parts(struct writer *w, struct extent *x, struct err *e)
+{
+    const struct gguf *g = vapr_gguf(w->v);
+    uint64_t extra = strcmp(vapr_layout(w->v), "shifted32") == 0 ? 32 : 0;
+    uint64_t end = 0;
+    for (int k = 0; k < gguf_n_part(g); k++) {
+        uint64_t start = gguf_data_start(g, k);
+        uint64_t at = k == 0 ? vapr_data_offset(w->v) : part_start(g, k, end, extra);
+        x[k] = (struct extent){k, start, gguf_data_end(g, k) - start, at};
+        end = at + x[k].len;
+        if (end > vapr_size(w->v) || (at - start - extra) % VAPR_SHIFT != 0)
+            return err_set(e, -EIO, "plan: part %d at byte %" PRIu64 " of a file of %" PRIu64, k,
+                           at, vapr_size(w->v));
+    }
+    for (size_t i = 0; i < vapr_n_tensor(w->v); i++) {
+        const struct vapr_tensor *t = vapr_tensor(w->v, i);
+        if (!t->conv && t->off - t->src_off != x[t->part].dst - x[t->part].src)
+            return err_set(e, -EIO,
+                           "plan: tensor '%s' at byte %" PRIu64 ", its part's shift gives %" PRIu64,
+                           t->name, t->off, t->src_off + x[t->part].dst - x[t->part].src);
+    }
+    return 0;
+}
+
+static int extents_of_tensors(struct writer *w, struct extent *x, size_t *n, struct err *e)
+{
+    *n = 0;
+    for (size_t i = 0; i < vapr_n_tensor(w->v); i++) {
+        const struct vapr_tensor *t = vapr_tensor(w->v, i);
+        if (t->conv)
+            continue;
+        if (t->size != t->src_size)
+            return err_set(e, -EIO, "plan: tensor '%s' has %" PRIu64 " bytes, its source %" PRIu64,
+                           t->name, t->size, t->src_size);
+        x[(*n)++] = (struct extent){t->part, t->src_off, t->size, t->off};
+    }
+    return 0;
+}
+
+static int write_extents(struct writer *w, struct err *e)
+{
+    bool placed = strcmp(vapr_layout(w->v), "placed") == 0;
+    size_t n = placed ? vapr_n_tensor(w->v) : (size_t)gguf_n_part(vapr_gguf(w->v));
+    struct extent *x = calloc(n ? n : 1, sizeof *x);
+    if (!x)
+        return err_set(e, -ENOMEM, "no memory for %zu extents", n);
+    int rc = placed ? extents_of_tensors(w, x, &n, e) : extents_of_parts(w, x, e);
+    for (size_t i = 0; rc == 0 && i < n; i++)
+        rc = copy_extent(w, &x[i], e);
+    free(x);
+    return rc;
+}
+
+/* One widened or transcoded tensor, whole, as little-endian F32. */
+static int write_conv(struct writer *w, const struct vapr_tensor *t, struct err *e)
+{
+    const struct quant_type *q = t->type;
+    const struct source *s = gguf_part(vapr_gguf(w->v), t->part);
+    uint64_t n_block = t->src_size / q->block_bytes;
+    if (!q->f32 || n_block * q->block_len * 4 != t->size)
+        return err_set(
+            e, -EIO, "plan: tensor '%s': %" PRIu64 " bytes of %s are not %" PRIu64 " bytes of F32",
+            t->name, t->src_size, q->name, t->size);
+
+    size_t step = CONV_STEP / 4 / q->block_len; /* blocks at a time: >= 1024 */
+    uint8_t *src = malloc(step * q->block_bytes);
+    float *dst = malloc(step * q->block_len * sizeof *dst);
+    int rc = src && dst ? 0 : err_set(e, -ENOMEM, "no memory to convert '%s'", t->name);
+    for (uint64_t b = 0; rc == 0 && b < n_block;) {
+        size_t n = n_block - b < step ? (size_t)(n_block - b) : step;
+        size_t n_val = n * q->block_len;
+        rc = source_read(s, src, t->src_off + b * q->block_bytes, n * q->block_bytes, e);
+        if (rc < 0)
+            break;
+        q->f32(dst, src, n);
+        for (size_t i = 0; i < n_val; i++) { /* in place: the same four bytes */
+            uint32_t u;
+            memcpy(&u, &dst[i], 4);
+            store_u32(&dst[i], u);
+        }
+        rc = write_at(w, dst, n_val * 4, t->off + b * q->block_len * 4, e);
+        if (rc == 0)
+            rc = write_step(w, n_val * 4, e);
+        b += n;
+    }
+    free(src);
+    free(dst);
+    return rc;
+}
+
+static int write_convs(struct writer *w, struct err *e)
+{
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < vapr_n_tensor(w->v); i++)
+        if (vapr_tensor(w->v, i)->conv)
+            rc = write_conv(w, vapr_tensor(w->v, i), e);
+    return rc;
+}
+
+/* The footer covers the bytes as they stand in the file: read back, not taken from the plan. */
+static int write_footer(struct writer *w, struct err *e)
+{
+    uint64_t end = vapr_size(w->v) - 4;
+    uint32_t crc = 0;
+    for (uint64_t at = 0; at < end;) {
+        size_t want = (size_t)(end - at < WRITE_STEP ? end - at : WRITE_STEP);
+        ssize_t n = pread(w->fd, w->buf, want, (off_t)at);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return err_set(e, n < 0 ? -errno : -EIO, "%s: reading back at %" PRIu64, w->tmp, at);
+        crc = crc32_update(crc, w->buf, (size_t)n);
+        at += (uint64_t)n;
+        int rc = write_step(w, (uint64_t)n, e);
+        if (rc < 0)
+            return rc;
+    }
+    uint8_t foot[4];
+    store_u32(foot, crc);
+    return write_at(w, foot, 4, end, e);
+}
+
+static int write_all(struct writer *w, struct err *e)
+{
+    size_t head_len;
+    const uint8_t *head = vapr_head(w->v, &head_len);
+    w->buf = malloc(WRITE_STEP);
+    if (!w->buf)
+        return err_set(e, -ENOMEM, "no memory for a copy buffer");
+    w->total = vapr_size(w->v) * (w->opt->footer == VAPR_FOOTER_CRC ? 2 : 1);
+    if (ftruncate(w->fd, (off_t)vapr_size(w->v)) < 0)
+        return err_set(e, -errno, "%s: %" PRIu64 " bytes: %s", w->tmp, vapr_size(w->v),
+                       strerror(errno));
+    int rc = write_at(w, head, head_len, 0, e);
+    if (rc == 0)
+        rc = write_step(w, head_len, e);
+    if (rc == 0)
+        rc = write_extents(w, e);
+    if (rc == 0)
+        rc = write_convs(w, e);
+    if (rc == 0 && w->opt->footer == VAPR_FOOTER_CRC)
+        rc = write_footer(w, e);
+    const struct gguf *g = vapr_gguf(w->v);
+    for (int k = 0; rc == 0 && k < gguf_n_part(g); k++)
+        rc = source_check(gguf_part(g, k), e);
+    if (rc == 0)
+        rc = write_step(w, w->total - w->done, e); /* the zeros, which nobody wrote */
+    return rc;
+}
+
+/* path.tmp, locked: a leftover of a killed writer is taken over, a living writer's is not touched.
+ * The lock is on the inode, so after taking it the name must still be this inode. */
+static int tmp_open(struct writer *w, struct err *e)
+{
+    for (int tries = 0; tries < 100; tries++) {
+        w->fd = open(w->tmp, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0666);
+        if (w->fd < 0)
+            return err_set(e, -errno, "%s: %s", w->tmp, strerror(errno));
+        struct stat st, now;
+        if (fstat(w->fd, &st) < 0 || !S_ISREG(st.st_mode))
+            return err_set(e, -EEXIST, "%s: exists and is no regular file", w->tmp);
+        if (flock(w->fd, LOCK_EX | LOCK_NB) < 0)
+            return err_set(e, -EBUSY, "%s: another writer is at work", w->tmp);
+        if (lstat(w->tmp, &now) == 0 && now.st_dev == st.st_dev && now.st_ino == st.st_ino) {
+            w->made = true;
+            if (ftruncate(w->fd, 0) < 0)
+                return err_set(e, -errno, "%s: %s", w->tmp, strerror(errno));
+            return 0;
+        }
+        close(w->fd);
+        w->fd = -1;
+    }
+    return err_set(e, -EBUSY, "%s: other writers keep replacing it", w->tmp);
+}
+
+/* Data first, then the name, then the folder that holds the name. */
+static int tmp_publish(struct writer *w, const char *path, struct err *e)
+{
+    if (fsync(w->fd) < 0)
+        return err_set(e, -errno, "%s: fsync: %s", w->tmp, strerror(errno));
+    if (w->opt->force ? rename(w->tmp, path) < 0
+                      : renameat2(AT_FDCWD, w->tmp, AT_FDCWD, path, RENAME_NOREPLACE) < 0) {
+        int rc = -errno;
+        if (rc == -EINVAL &&
+            !w->opt->force) { /* a file system without NOREPLACE: link(2) refuses */
+            rc = link(w->tmp, path) < 0 ? -errno : 0;
+            if (rc == 0)
+                unlink(w->tmp);
+        }
+        if (rc < 0)
+            return err_set(e, rc, "%s: %s", path, strerror(-rc));
+    }
+    w->made = false;
+
+    char *dir = strdup(path);
+    if (!dir)
+        return err_set(e, -ENOMEM, "no memory for a path");
+    char *slash = strrchr(dir, '/');
+    if (slash)
+        slash[slash == dir] = 0;
+    int fd = open(slash ? dir : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    free(dir);
+    if (fd >= 0) { /* some file systems sync no directories: the rename stands all the same */
+        fsync(fd);
+        close(fd);
+    }
+    return 0;
+}
+
+int apr_write_file(const struct vapr *v, const char *path, const struct apr_write_options *opt,
+                   struct err *e)
+{
+    struct writer w = {.v = v, .opt = opt, .fd = -1};
+    struct stat st;
+    int rc = 0;
+    if (asprintf(&w.tmp, "%s.tmp", path) < 0) {
+        w.tmp = NULL;
+        rc = err_set(e, -ENOMEM, "no memory for a path");
+    }
+    if (rc == 0 && !opt->force && lstat(path, &st) == 0)
+        rc = err_set(e, -EEXIST, "%s: exists", path);
+    if (rc == 0)
+        rc = tmp_open(&w, e);
+    if (rc == 0)
+        rc = write_all(&w, e);
+    if (rc == 0)
+        rc = tmp_publish(&w, path, e);
+    if (w.made)
+        unlink(w.tmp);
+    if (w.fd >= 0)
+        close(w.fd);
+    free(w.buf);
+    free(w.tmp);
+    return rc;
+}
