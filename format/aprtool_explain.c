@@ -1,0 +1,258 @@
+/* aprtool explain: where each value of a .apr comes from, or would come from. */
+#include "format/aprtool.h"
+
+#include "format/apr_meta.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void json_field(struct json_out *o, const struct arch_field *d)
+{
+    json_open(o, '{');
+    json_key(o, "name");
+    json_put_cstr(o, d->name);
+    json_key(o, "stamped");
+    json_put_cstr(o, d->stamped);
+    json_key(o, "origin");
+    json_put_cstr(o, arch_origin_name(d->origin));
+    json_key(o, "source");
+    json_put_cstr(o, d->source);
+    json_key(o, "reference");
+    json_put_cstr(o, d->reference);
+    json_key(o, "compat");
+    if (d->compat[0])
+        json_put_cstr(o, d->compat);
+    else
+        json_put_null(o);
+    json_key(o, "differs");
+    json_put_bool(o, d->differs);
+    json_key(o, "mapped");
+    json_put_bool(o, d->mapped);
+    json_close(o, '}');
+}
+
+static int print_report_json(const struct tool_file *f, const struct arch_report *r,
+                             const char *key, int rc, const struct err *why, struct err *e)
+{
+    struct json_out o;
+    tool_json_begin(&o);
+    json_key(&o, "path");
+    json_put_cstr(&o, f->path);
+    json_key(&o, "fields");
+    json_open(&o, '[');
+    for (size_t i = 0; i < r->n_field; i++)
+        if (!key || strcmp(key, r->field[i].name) == 0)
+            json_field(&o, &r->field[i]);
+    json_close(&o, ']');
+    json_key(&o, "notes");
+    json_open(&o, '[');
+    for (size_t i = 0; !key && i < r->n_note; i++)
+        json_put_cstr(&o, r->note[i]);
+    json_close(&o, ']');
+    json_key(&o, "error");
+    if (rc < 0)
+        json_put_cstr(&o, why->msg);
+    else
+        json_put_null(&o);
+    return tool_json_end(&o, e);
+}
+
+static int print_report_text(const struct arch_report *r, const char *key, struct err *e)
+{
+    static const char *const head[] = {"FIELD",     "STAMPED", "FROM",   "SOURCE",
+                                       "LLAMA.CPP", "RUST",    "DIFFERS"};
+    struct table t;
+    table_init(&t, head, 7, 0);
+    for (size_t i = 0; i < r->n_field; i++) {
+        const struct arch_field *d = &r->field[i];
+        if (key && strcmp(key, d->name) != 0)
+            continue;
+        const char *cell[] = {d->name,
+                              d->stamped,
+                              arch_origin_name(d->origin),
+                              d->source,
+                              d->reference,
+                              d->compat[0] ? d->compat : "-",
+                              d->differs ? "yes" : "no"};
+        for (size_t k = 0; k < 7; k++)
+            table_add_bytes(&t, (struct gguf_str){cell[k], strlen(cell[k])});
+    }
+    int rc = table_print(&t, e);
+    for (size_t i = 0; rc == 0 && !key && i < r->n_note; i++) {
+        char *s = tool_escape((struct gguf_str){r->note[i], strlen(r->note[i])});
+        printf("note\t%s\n", s ? s : r->note[i]);
+        free(s);
+    }
+    return rc;
+}
+
+static int explain_gguf(const struct tool_options *opt, const struct tool_file *f, const char *key,
+                        struct err *e)
+{
+    struct arch_config c = {0};
+    struct arch_report r = {0};
+    struct err why = {0};
+    int refused = arch_resolve(f->gguf,
+                               opt->vapr.values == VAPR_VALUES_COMPAT ? ARCH_VALUES_COMPAT
+                                                                      : ARCH_VALUES_REFERENCE,
+                               &c, &r, &why);
+    bool found = !key;
+    for (size_t i = 0; key && i < r.n_field; i++)
+        found |= strcmp(key, r.field[i].name) == 0;
+    int rc =
+        opt->json ? print_report_json(f, &r, key, refused, &why, e) : print_report_text(&r, key, e);
+    if (rc == 0 && refused < 0)
+        rc = err_set(e, refused, "%s: %s", f->path, why.msg);
+    if (rc == 0 && !found)
+        rc = err_set(e, -ENOENT, "%s: no resolved value is called '%s'", f->path, key);
+    arch_report_release(&r);
+    arch_config_release(&c);
+    return rc;
+}
+
+/* Rows of one object of the metadata; a nested one (aprfs.config) is shown member by member. */
+static size_t explain_object(struct table *t, struct json_out *o, const cJSON *obj,
+                             const char *prefix, const char *key)
+{
+    size_t n = 0;
+    for (const cJSON *m = obj->child; m; m = m->next) {
+        char *name = NULL;
+        if (asprintf(&name, "%s%s", prefix, m->string) < 0)
+            continue;
+        if (!*prefix && strcmp(m->string, "aprfs.config") == 0 && cJSON_IsObject(m)) {
+            n += explain_object(t, o, m, "aprfs.config.", key);
+        } else if (!key || strcmp(key, name) == 0) {
+            char *text = tool_cjson_text(m);
+            n++;
+            table_add_bytes(t, (struct gguf_str){name, strlen(name)});
+            table_add(t, "%s", text ? text : "");
+            json_key(o, name);
+            tool_json_cjson(o, m, 64);
+            free(text);
+        }
+        free(name);
+    }
+    return n;
+}
+
+static int explain_apr(const struct tool_options *opt, const struct tool_file *f, const char *key,
+                       struct err *e)
+{
+    static const char *const head[] = {"KEY", "VALUE"};
+    struct table t;
+    struct json_out o;
+    struct arch_config c = {0};
+    struct err why = {0};
+    table_init(&t, head, 2, 0);
+    tool_json_begin(&o);
+    json_key(&o, "path");
+    json_put_cstr(&o, f->path);
+    json_key(&o, "metadata");
+    json_open(&o, '{');
+    size_t n = explain_object(&t, &o, apr_meta(f->apr), "", key);
+    json_close(&o, '}');
+    int incomplete = apr_meta_read(apr_meta(f->apr), &c, &why);
+    if (incomplete == 0)
+        arch_config_release(&c);
+    json_key(&o, "configuration_complete");
+    json_put_bool(&o, incomplete == 0);
+    json_key(&o, "error");
+    if (incomplete < 0)
+        json_put_cstr(&o, why.msg);
+    else
+        json_put_null(&o);
+    int rc;
+    if (opt->json) {
+        rc = tool_json_end(&o, e);
+        json_out_release(&o);
+    } else {
+        json_out_release(&o);
+        rc = table_print(&t, e);
+        if (rc == 0 && incomplete < 0 && !key)
+            printf("note\tthe configuration is incomplete: %s\n", why.msg);
+    }
+    if (rc == 0 && n == 0 && key)
+        rc = err_set(e, -ENOENT, "%s: no metadata key '%s'", f->path, key);
+    return rc;
+}
+
+static int explain_extents(const struct tool_options *opt, const struct tool_file *f, struct err *e)
+{
+    static const char *const head[] = {"OFFSET", "LENGTH", "FROM", "SOURCE OFFSET"};
+    static const char *const kind[] = {"head", "part", "zeros", "converted"};
+    struct vapr *v;
+    int rc = vapr_new(&v, f->gguf, &opt->vapr, e);
+    if (rc < 0)
+        return rc;
+    struct table t;
+    struct json_out o;
+    table_init(&t, head, 4, 1 << 0 | 1 << 1 | 1 << 3);
+    tool_json_begin(&o);
+    json_key(&o, "size");
+    json_put_u64(&o, vapr_size(v));
+    json_key(&o, "layout");
+    json_put_cstr(&o, vapr_layout(v));
+    json_key(&o, "extents");
+    json_open(&o, '[');
+    for (size_t i = 0; i < vapr_n_seg(v); i++) {
+        const struct vapr_seg *s = vapr_seg(v, i);
+        bool part = s->kind == VAPR_FILE || s->kind == VAPR_CONV;
+        table_add(&t, "%" PRIu64, s->off);
+        table_add(&t, "%" PRIu64, s->len);
+        if (s->kind == VAPR_CONV)
+            table_add(&t, "part %d, %s as F32", s->part, s->type->name);
+        else if (s->kind == VAPR_FILE)
+            table_add(&t, "part %d", s->part);
+        else
+            table_add(&t, "%s", kind[s->kind]);
+        if (part)
+            table_add(&t, "%" PRIu64, s->src_off);
+        else
+            table_add(&t, "-");
+        json_open(&o, '{');
+        json_key(&o, "kind");
+        json_put_cstr(&o, kind[s->kind]);
+        json_key(&o, "offset");
+        json_put_u64(&o, s->off);
+        json_key(&o, "length");
+        json_put_u64(&o, s->len);
+        if (part) {
+            json_key(&o, "part");
+            json_put_i64(&o, s->part);
+            json_key(&o, "source_offset");
+            json_put_u64(&o, s->src_off);
+        }
+        json_close(&o, '}');
+    }
+    json_close(&o, ']');
+    rc = opt->json ? tool_json_end(&o, e) : table_print(&t, e);
+    if (!opt->json)
+        json_out_release(&o);
+    vapr_free(v);
+    return rc;
+}
+
+int tool_explain(const struct tool_options *opt, int n_arg, char **arg)
+{
+    struct err e = {0};
+    struct tool_file f;
+    const char *key = n_arg > 1 ? arg[1] : NULL;
+    if (opt->extents && key)
+        return tool_usage("--extents is about the whole file: no KEY");
+    int rc = tool_file_open(&f, arg[0], NULL, &e);
+    if (rc == 0 && f.apr && (opt->extents || opt->layout_given)) {
+        tool_file_close(&f);
+        return tool_usage("%s is a .apr: --extents, --profile, --footer and --values are about how "
+                          "a .gguf is laid out",
+                          arg[0]);
+    }
+    if (rc == 0 && opt->extents)
+        rc = explain_extents(opt, &f, &e);
+    else if (rc == 0)
+        rc = f.apr ? explain_apr(opt, &f, key, &e) : explain_gguf(opt, &f, key, &e);
+    tool_file_close(&f);
+    return rc < 0 ? tool_fail(&e) : TOOL_OK;
+}
