@@ -1,0 +1,154 @@
+#include "infer/engine.h"
+
+#include "infer/session.h"
+#include "infer/text/utf8_hold.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+int engine_open(struct engine *g, const char *path, const struct engine_options *opt, struct err *e)
+{
+    *g = (struct engine){0};
+    int rc = model_file_open(&g->file, path, e);
+    if (rc < 0)
+        goto out;
+    struct apr *apr = model_file_apr(g->file);
+    if (opt->parts & ENGINE_TOKENIZER)
+        rc = tokenizer_new(&g->tok, apr_meta(apr), NULL, e);
+    if (rc == 0 && opt->parts & ENGINE_WEIGHTS) {
+        const struct backend_options bo = {.n_thread = opt->n_thread};
+        const struct model_options mo = {.n_ctx = opt->n_ctx};
+        rc = backend_open(&g->b, opt->backend ? opt->backend : "cpu", &bo, e);
+        if (rc == 0)
+            rc = model_open(&g->m, apr, g->b, &mo, e);
+    }
+    if (rc < 0)
+        err_wrap(e, "%s", path);
+out:
+    if (rc < 0)
+        engine_close(g);
+    return rc;
+}
+
+void engine_close(struct engine *g)
+{
+    model_close(g->m);
+    backend_close(g->b);
+    tokenizer_free(g->tok);
+    model_file_close(g->file);
+    *g = (struct engine){0};
+}
+
+static double now_ms(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec * 1e3 + (double)t.tv_nsec * 1e-6;
+}
+
+/* One run's state. */
+struct run {
+    struct engine *g;
+    const struct engine_request *req;
+    struct engine_result *res;
+    struct session *s;
+    struct sampler *sampler;
+    struct utf8_hold hold;
+    int32_t *id; /* prompt, then continuation: up to n_ctx */
+    size_t n;
+};
+
+static int put_token(struct run *r, int32_t id, struct err *e)
+{
+    size_t len;
+    const char *p = tokenizer_piece(r->g->tok, id, r->req->special, false, &len);
+    if (!p)
+        return err_set(
+            e, -EIO, "token %" PRId32 " has no text: the vocabulary is shorter than the head", id);
+    int rc = utf8_hold_put(&r->hold, p, len, r->req->put, r->req->ctx);
+    return rc < 0 ? err_set(e, rc, "output: %s", strerror(-rc)) : 0;
+}
+
+static int generate(struct run *r, struct err *e)
+{
+    uint32_t n_ctx = session_n_ctx(r->s);
+    for (;;) {
+        if (r->req->n_predict >= 0 && r->res->n_gen >= (uint64_t)r->req->n_predict) {
+            r->res->end = ENGINE_END_LENGTH;
+            return 0;
+        }
+        if (r->n >= n_ctx) {
+            r->res->end = ENGINE_END_CONTEXT;
+            return 0;
+        }
+        int32_t id =
+            sampler_next(r->sampler, session_logits(r->s), r->n, r->id, r->n, r->res->n_prompt);
+        if (tokenizer_is_end(r->g->tok, id)) {
+            r->res->end = ENGINE_END_TOKEN;
+            return 0;
+        }
+        int rc = put_token(r, id, e);
+        if (rc < 0)
+            return rc;
+        r->id[r->n++] = id;
+        r->res->n_gen++;
+        bool more =
+            r->n < n_ctx && (r->req->n_predict < 0 || r->res->n_gen < (uint64_t)r->req->n_predict);
+        if (more && (rc = session_eval(r->s, &id, 1, e)) < 0)
+            return rc;
+    }
+}
+
+static int read_prompt(struct run *r, struct err *e)
+{
+    const struct engine_request *q = r->req;
+    uint32_t n_ctx = session_n_ctx(r->s);
+    int32_t *id = NULL;
+    size_t n = 0;
+    int rc = tokenizer_encode(r->g->tok, q->prompt, q->prompt_len,
+                              TOKENIZER_ADD_SPECIAL | TOKENIZER_PARSE_SPECIAL, &id, &n, e);
+    if (rc < 0)
+        return rc;
+    if (n == 0)
+        rc = err_set(e, -EINVAL, "the prompt is empty, and this model has no token to begin with");
+    else if (n > n_ctx)
+        rc = err_set(e, -ERANGE, "the prompt has %zu tokens, the context %" PRIu32, n, n_ctx);
+    else if (!(r->id = calloc(n_ctx, sizeof *r->id)))
+        rc = err_set(e, -ENOMEM, "no memory for %" PRIu32 " tokens", n_ctx);
+    if (rc == 0) {
+        memcpy(r->id, id, n * sizeof *id);
+        r->n = r->res->n_prompt = n;
+        rc = session_eval(r->s, id, n, e);
+    }
+    free(id);
+    return rc;
+}
+
+int engine_generate(struct engine *g, const struct engine_request *req, struct engine_result *res,
+                    struct err *e)
+{
+    struct run r = {.g = g, .req = req, .res = res};
+    *res = (struct engine_result){0};
+    int rc = session_new(&r.s, g->m, e);
+    if (rc == 0)
+        rc = sampler_new(&r.sampler, &req->sampling, g->m->c.n_vocab, e);
+    double t0 = now_ms();
+    if (rc == 0)
+        rc = read_prompt(&r, e);
+    double t1 = now_ms();
+    res->prompt_ms = t1 - t0;
+    if (rc == 0)
+        rc = generate(&r, e);
+    res->gen_ms = now_ms() - t1;
+    /* What was held back goes out whatever happened: bytes are never lost. */
+    int put_rc = utf8_hold_flush(&r.hold, req->put, req->ctx);
+    if (rc == 0 && put_rc < 0)
+        rc = err_set(e, put_rc, "output: %s", strerror(-put_rc));
+    sampler_free(r.sampler);
+    session_free(r.s);
+    free(r.id);
+    return rc;
+}

@@ -1,0 +1,62 @@
+/* What the verbs call: a path becomes a model with its tokenizer; a prompt becomes a continuation. */
+#ifndef APRFS_INFER_ENGINE_H
+#define APRFS_INFER_ENGINE_H
+
+#include "format/model_file.h"
+#include "infer/model.h"
+#include "infer/text/sampler.h"
+#include "infer/text/tokenizer.h"
+
+enum engine_part {
+    ENGINE_WEIGHTS = 1,
+    ENGINE_TOKENIZER = 2,
+};
+
+struct engine_options {
+    unsigned parts;      /* enum engine_part, or-ed; what is not asked for is not opened */
+    const char *backend; /* NULL: "cpu" */
+    int n_thread;        /* 0: the CPUs this process may run on */
+    uint32_t n_ctx;      /* 0: as the model was trained */
+};
+
+struct engine {
+    struct model_file *file;
+    struct backend *b;     /* NULL without weights */
+    struct model *m;       /* NULL without weights */
+    struct tokenizer *tok; /* NULL without tokenizer */
+};
+
+int engine_open(struct engine *g, const char *path, const struct engine_options *opt,
+                struct err *e);
+void engine_close(struct engine *g);
+
+enum engine_end {
+    ENGINE_END_LENGTH = 1, /* n_predict tokens were written */
+    ENGINE_END_TOKEN,      /* the model ended its text */
+    ENGINE_END_CONTEXT,    /* the context is full */
+};
+
+struct engine_request {
+    const char *prompt; /* spellings of control tokens in it become the tokens */
+    size_t prompt_len;
+    int64_t n_predict; /* < 0: to an end token or a full context; 0: the prompt is only read */
+    struct sampler_params sampling;
+    bool special; /* control tokens are put out as text, not dropped */
+    /* Whole characters of the continuation as they come (an unfinished one at the very end too).
+     * A negative errno from it ends the run with that code. */
+    int (*put)(void *ctx, const char *p, size_t n);
+    void *ctx;
+};
+
+struct engine_result {
+    size_t n_prompt, n_gen;
+    enum engine_end end;
+    double prompt_ms, gen_ms;
+};
+
+/* -ERANGE, with both numbers, if the prompt is longer than the context: it is never cut. res is
+ * filled as far as the run came. */
+int engine_generate(struct engine *g, const struct engine_request *req, struct engine_result *res,
+                    struct err *e);
+
+#endif
