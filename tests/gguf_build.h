@@ -154,9 +154,9 @@ struct gguf_bad {
     const char *name;
     int rc;           /* what the reader must answer: a negative errno */
     const char *says; /* the message must hold this text */
-    int n_part;       /* 0 or 1: one file */
-    /* Part no's bytes, malloc'ed. *size (preset to *len) may be raised: zeros follow the bytes. */
-    uint8_t *(*build)(int part, size_t *len, uint64_t *size);
+    int n_part;       /* 0: one file */
+    /* Appends part no's bytes. *size is 0, or becomes the file's size: zeros follow the bytes. */
+    void (*build)(struct buf *out, int part, uint64_t *size);
 };
 
 extern const struct gguf_bad gguf_bad_cases[];
