@@ -19,6 +19,7 @@
 
 #define APR_TYPE_OWN_Q4 0x1000 /* apr_tensor.type for APR's own quantisations: no GGML id */
 #define APR_TYPE_OWN_Q8 0x1001
+#define APR_TYPE_OWN_U8 0x1002 /* code 7 of the first writer: unsigned bytes, which GGML lacks */
 
 struct apr_tensor {
     const char *name; /* NUL-terminated, owned by the handle; -EUCLEAN if the file's holds a NUL */

@@ -1,16 +1,24 @@
 /* GGUF reader: header, keys, tensor directory; versions 2 and 3, little-endian; one file or shards.
  *
- *   offset  size  field                     (source: ggml/docs/gguf.md; llama.cpp
- * ggml/src/gguf.cpp) 0       4     magic "GGUF" 4       4     u32 version 8       8     u64
- * n_tensors 16      8     u64 n_kv 24      ...   n_kv times: string key, u32 type, value string =
- * u64 length + bytes; array = u32 element type, u64 n, elements (may nest)
+ *   offset  size  field            (source: ggml/docs/gguf.md; llama.cpp ggml/src/gguf.cpp)
+ *   0       4     magic "GGUF"
+ *   4       4     u32 version
+ *   8       8     u64 n_tensors
+ *   16      8     u64 n_kv
+ *   24      ...   n_kv times: string key, u32 type, value
+ *                 string = u64 length + bytes; array = u32 element type, u64 n, elements (may nest)
  *           ...   n_tensors times: string name, u32 n_dims, u64 ne[n_dims], u32 type, u64 offset
  *           pad   to a multiple of general.alignment (u32, a power of two >= 8, default 32)
  *           ...   tensor data; offsets count from here
  *
  * Strings and arrays point into the head, which the handle holds in memory; tensor data is never
  * read here. Nothing is allocated from a count that the rest of the file could not hold. ne[0] is
- * the innermost dimension (a row's length): the reverse of APR's shapes. */
+ * the innermost dimension (a row's length): the reverse of APR's shapes.
+ *
+ * Errors: -EUCLEAN malformed; -ENOTSUP another version, byte order or an unknown tensor type;
+ * -ERANGE over a limit below; -EAGAIN the file ends inside its head or before its last tensor does
+ * ("needs N bytes, has M": it may still be arriving). Messages begin with the source's name and
+ * name the key or tensor. */
 #ifndef APRFS_FORMAT_GGUF_H
 #define APRFS_FORMAT_GGUF_H
 
@@ -21,8 +29,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define GGUF_MAX_DIMS 4
-#define GGUF_MAX_HEAD (UINT64_C(256) << 20) /* bytes before the tensor data; more is -ERANGE */
+#define GGUF_MAX_DIMS    4
+#define GGUF_MAX_HEAD    (UINT64_C(256) << 20) /* bytes before the tensor data; more is -ERANGE */
+#define GGUF_MAX_KEYS    65536
+#define GGUF_MAX_TENSORS (1 << 20) /* of all parts */
+#define GGUF_MAX_NAME    65535     /* bytes of a key's or tensor's name */
+#define GGUF_MAX_NESTING 8         /* arrays within arrays */
+#define GGUF_MAX_ALIGN   (1 << 24)
+#define GGUF_MAX_PARTS   1024
 
 enum gguf_type {
     GGUF_U8 = 0,
@@ -70,30 +84,30 @@ struct gguf;
 
 /* Parses parts[0..n_part). More than one: shards in order; keys come from shard 0; split.no,
  * split.count and split.tensors.count must agree with what is given, no tensor may come twice.
- * A single file whose split.count says more than 1 is -ENOENT, naming the missing shard.
- * The sources are lent and must outlive the handle. Checked: names unique, types known, every
- * tensor inside its file, offsets multiples of the alignment, sizes whole blocks. A file that ends
- * before its last tensor does is -EAGAIN ("needs N bytes, has M"): it may still be arriving. */
+ * Fewer parts than split.count says is -ENOENT, naming the missing shard. The sources are lent and
+ * must outlive the handle. Checked: names unique, not empty and without NUL, types known, no
+ * dimension 0, every tensor inside its file, offsets multiples of the alignment, rows whole blocks.
+ * Tensors may share bytes. */
 int gguf_open(struct gguf **out, struct source *const *parts, int n_part, struct err *e);
 
-/* Opens a path and, if its name ends in -0000K-of-0000N.gguf, all its siblings; owns the sources.
- */
+/* Opens a path and, if its name ends in -0000K-of-0000N.gguf, all its siblings; owns the sources. */
 int gguf_open_path(struct gguf **out, const char *path, struct err *e);
 
 void gguf_close(struct gguf *g);
 
-/* "m-00002-of-00003.gguf": *no = 1 (from 0), *count = 3, and the length of the prefix "m"; false if
- * the name is not a shard's. Works on the last path component of name. */
+/* "dir/m-00002-of-00003.gguf": *no = 1 (from 0), *count = 3, *prefix_len = strlen("dir/m"); false if
+ * the name's last path component is not a shard's (five digits each, 1 <= K <= N, m not empty). */
 bool gguf_shard_name(const char *name, uint32_t *no, uint32_t *count, size_t *prefix_len);
 
 uint32_t gguf_version(const struct gguf *g);
 int gguf_n_part(const struct gguf *g);
 struct source *gguf_part(const struct gguf *g, int part); /* lent */
 uint64_t gguf_data_start(const struct gguf *g, int part); /* absolute, aligned */
-uint64_t gguf_data_end(const struct gguf *g,
-                       int part);              /* end of its last tensor; = start if none */
+/* End of its last tensor; = gguf_data_start if it has none, which may then lie past the file. */
+uint64_t gguf_data_end(const struct gguf *g, int part);
 uint32_t gguf_alignment(const struct gguf *g); /* of part 0 */
-const uint8_t *gguf_head(const struct gguf *g, int part, size_t *len); /* bytes before the data */
+/* The file's first bytes up to the end of the tensor directory, without the padding behind it. */
+const uint8_t *gguf_head(const struct gguf *g, int part, size_t *len);
 
 size_t gguf_n_key(const struct gguf *g);
 const struct gguf_key *gguf_key(const struct gguf *g, size_t i); /* in file order, part 0 */

@@ -57,13 +57,13 @@ struct name_facts {
 
 /* The stem, by the first rule that gives one:
  *   1 the file's own name without .gguf and shard suffix, if a person can read it: not
- * "sha256-...", not eight or more hex digits and nothing else, not generic ("model", "ggml-model*",
- *     "unsloth.<quant>", "gguf")
+ *     "sha256-...", not eight or more hex digits and nothing else, not generic ("model",
+ *     "ggml-model*", "unsloth.<quant>", "gguf")
  *   2 basename (or name), size_label, finetune, version, joined by '-', each once
  *   3 model_dir, then tag
  *   4 the file's own name, whatever it is
- * The quantisation is appended to a stem of rules 2 and 3 that lacks it. Returns the rule's number.
- */
+ * The quantisation is appended to a stem of rules 2 and 3 that lacks it. Returns
+ * the rule's number. */
 int name_stem(char dst[NAME_SIZE], const struct name_facts *f);
 
 /* The file name without ".gguf" (any case) and without a shard suffix, uncleaned: its length. */

@@ -55,8 +55,9 @@ struct store_part {
 };
 
 struct store_entry {
-    char *publisher, *model,
-        *stem;    /* clean, collision-free; the file is publisher/model/stem.apr */
+    /* Clean, collision-free; the file is publisher/model/stem.apr. */
+    char *publisher, *model, *stem;
+    char *wish;   /* the stem before collisions were settled */
     char **alias; /* other names; a plain folder: the path below the root */
     size_t n_alias;
     enum store_kind kind;
@@ -65,7 +66,8 @@ struct store_entry {
     int n_part;
     int rc; /* 0: served. -ENOENT (a shard or target is missing), -EUCLEAN, -ENOTSUP, -EAGAIN (still
              * arriving), -EACCES, -EXDEV, -EIO */
-    char *why; /* "" if rc is 0 */
+    char *why;     /* "" if rc is 0 */
+    char *warning; /* "" or what is odd about an entry that is served: a hole in tensor data */
 
     /* Facts, valid as far as the header could be read ("" or 0 = unknown). */
     char *arch;  /* general.architecture */

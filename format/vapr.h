@@ -50,6 +50,7 @@ enum vapr_kind {
     VAPR_FILE, /* len bytes of a part from src_off */
     VAPR_ZERO,
     VAPR_CONV, /* whole blocks of a part, from src_off, dequantised to F32 */
+    VAPR_CRC,  /* the footer's 4 bytes; the first vapr_read of them reads the whole file */
 };
 
 struct vapr_seg {
@@ -73,7 +74,8 @@ struct vapr_tensor {
     uint64_t src_off, src_size;    /* the original bytes in that part */
     const struct quant_type *type; /* the original's type */
     bool conv;                     /* true: stored as F32, made from the original */
-    bool alias;                    /* shares bytes with another entry (tied head, split QKV) */
+    bool alias;                    /* a second name for bytes of another entry (tied head, rows of
+                                      a fused QKV); the GGUF has no tensor of this name */
 };
 
 struct vapr;

@@ -49,10 +49,11 @@ static int cpu_alloc(struct backend *b, void **p, uint64_t n, const char *what)
     if (len < n || len > SIZE_MAX / 2)
         return err_set(&b->e, -ERANGE, "%s: %" PRIu64 " bytes are more than memory can name", what,
                        n);
-    struct block *blk = mmap(NULL, (size_t)len, PROT_READ | PROT_WRITE,
-                             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (blk == MAP_FAILED)
+    int prot = PROT_READ | PROT_WRITE;
+    void *blk_mem = mmap(NULL, len, prot, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (blk_mem == MAP_FAILED)
         return err_set(&b->e, -ENOMEM, "%s: no memory for %" PRIu64 " bytes", what, n);
+    struct block *blk = blk_mem;
     if (len >= UINT64_C(4) << 20)
         madvise(blk, (size_t)len, MADV_HUGEPAGE); /* a wish; refused on some kernels, harmless */
     blk->n = len;

@@ -1,0 +1,585 @@
+/* Scans: see store.h. A layout finds candidates (store_<layout>.c), store_examine.c reads what they
+ * are, and here they get their names, their order and their problem lines. */
+#include "format/store_internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <unistd.h>
+
+/* One row per layout. detect: does a directory look like it? The first that fits is taken. */
+static const struct layout {
+    enum store_kind kind;
+    const char *name;
+    bool (*detect)(int root_fd, const char *root);
+    int (*scan)(struct store_build *b, struct err *e);
+} layouts[] = {
+    {STORE_PLAIN, "plain", NULL, store_scan_plain}, /* last: fits anything */
+};
+#define N_LAYOUT (sizeof layouts / sizeof *layouts)
+
+static const struct layout *layout_of(enum store_kind kind, int root_fd, const char *root)
+{
+    for (size_t i = 0; i < N_LAYOUT; i++)
+        if (kind == STORE_AUTO ? !layouts[i].detect || layouts[i].detect(root_fd, root)
+                               : layouts[i].kind == kind)
+            return &layouts[i];
+    return NULL;
+}
+
+const char *store_kind_name(enum store_kind k)
+{
+    for (size_t i = 0; i < N_LAYOUT; i++)
+        if (layouts[i].kind == k)
+            return layouts[i].name;
+    return "auto";
+}
+
+bool store_kind_parse(const char *s, enum store_kind *k)
+{
+    for (size_t i = 0; i < N_LAYOUT; i++)
+        if (!strcmp(s, layouts[i].name)) {
+            *k = layouts[i].kind;
+            return true;
+        }
+    *k = STORE_AUTO;
+    return !strcmp(s, "auto");
+}
+
+const char *store_role_name(enum store_role r)
+{
+    static const char *const name[] = {
+        [STORE_MODEL] = "model",     [STORE_PROJECTOR] = "projector",
+        [STORE_ADAPTER] = "adapter", [STORE_VOCAB] = "vocab",
+        [STORE_IMATRIX] = "imatrix", [STORE_UNSUPPORTED] = "unsupported",
+    };
+    return name[r];
+}
+
+/* ---- candidates and problems, as layouts add them ---- */
+
+struct store_cand *store_cand_new(struct store_build *b)
+{
+    if (b->n_cand == b->cap_cand) {
+        size_t cap = b->cap_cand ? 2 * b->cap_cand : 16;
+        struct store_cand *p = realloc(b->cand, cap * sizeof *p);
+        if (!p)
+            return NULL;
+        b->cand = p;
+        b->cap_cand = cap;
+    }
+    struct store_cand *c = &b->cand[b->n_cand++];
+    memset(c, 0, sizeof *c);
+    return c;
+}
+
+int store_cand_add_part(struct store_build *b, struct store_cand *c, const char *rel,
+                        const struct source_id *id, const char *sha256)
+{
+    if (c->n_part == c->cap_part) {
+        int cap = c->cap_part ? 2 * c->cap_part : 1;
+        struct store_part *p = realloc(c->part, (size_t)cap * sizeof *p);
+        if (!p)
+            return -ENOMEM;
+        c->part = p;
+        c->cap_part = cap;
+    }
+    struct store_part *p = &c->part[c->n_part];
+    *p = (struct store_part){.id = *id};
+    snprintf(p->sha256, sizeof p->sha256, "%s", sha256);
+    if (asprintf(&p->path, "%s/%s", strcmp(b->root, "/") ? b->root : "", rel) < 0)
+        return -ENOMEM;
+    c->n_part++;
+    return 0;
+}
+
+int store_cand_refuse(struct store_cand *c, int rc, const char *why)
+{
+    if (c->rc < 0)
+        return 0;
+    c->rc = rc;
+    c->why = strdup(why);
+    return c->why ? 0 : -ENOMEM;
+}
+
+int store_problem_add(struct store_build *b, int rc, const char *rel, const char *dir,
+                      const char *why)
+{
+    if (b->n_problem == b->cap_problem) {
+        size_t cap = b->cap_problem ? 2 * b->cap_problem : 16;
+        struct store_problem *p = realloc(b->problem, cap * sizeof *p);
+        if (!p)
+            return -ENOMEM;
+        b->problem = p;
+        b->cap_problem = cap;
+    }
+    struct store_problem *p = &b->problem[b->n_problem++];
+    *p = (struct store_problem){rc, strdup(rel), strdup(dir), strdup(why)};
+    if (!p->path || !p->dir || !p->why)
+        return -ENOMEM;
+    for (char *q = p->why; *q; q++) /* one line each: names inside come from files */
+        if ((unsigned char)*q < 0x20 || *q == 0x7f)
+            *q = '?';
+    return 0;
+}
+
+void store_part_release(struct store_part *p)
+{
+    free(p->path);
+    p->path = NULL;
+}
+
+static void cand_release(struct store_cand *c)
+{
+    for (int i = 0; i < c->n_part; i++)
+        store_part_release(&c->part[i]);
+    free(c->part);
+    free(c->order);
+    free(c->dir);
+    free(c->file);
+    free(c->why);
+}
+
+static void problem_release(struct store_problem *p)
+{
+    free(p->path);
+    free(p->dir);
+    free(p->why);
+}
+
+static void entry_release(struct store_entry *en)
+{
+    free(en->publisher);
+    free(en->model);
+    free(en->stem);
+    free(en->wish);
+    for (size_t i = 0; i < en->n_alias; i++)
+        free(en->alias[i]);
+    free(en->alias);
+    for (int i = 0; i < en->n_part; i++)
+        store_part_release(&en->part[i]);
+    free(en->part);
+    free(en->why);
+    free(en->warning);
+    free(en->arch);
+    free(en->quant);
+    free(en->tokenizer_why);
+}
+
+static void build_release(struct store_build *b)
+{
+    for (size_t i = 0; i < b->n_cand; i++)
+        cand_release(&b->cand[i]);
+    free(b->cand);
+    for (size_t i = 0; i < b->n_problem; i++)
+        problem_release(&b->problem[i]);
+    free(b->problem);
+    if (b->root_fd >= 0)
+        close(b->root_fd);
+}
+
+void store_free(struct store *s)
+{
+    if (!s)
+        return;
+    for (size_t i = 0; i < s->n_entry; i++)
+        entry_release(&s->entry[i]);
+    free(s->entry);
+    for (size_t i = 0; i < s->n_problem; i++)
+        problem_release(&s->problem[i]);
+    free(s->problem);
+    free(s->root);
+    free(s);
+}
+
+/* ---- what an earlier scan knows ---- */
+
+static int cmp_first_path(const void *pa, const void *pb)
+{
+    const struct store_entry *a = *(struct store_entry *const *)pa;
+    const struct store_entry *b = *(struct store_entry *const *)pb;
+    return strcmp(a->part[0].path, b->part[0].path);
+}
+
+/* prev's entries by first part, for bsearch; *n of them. NULL if there are none (or no memory: then
+ * everything is parsed again, which is slow and right). */
+static const struct store_entry **index_prev(const struct store *prev, size_t *n)
+{
+    *n = 0;
+    const struct store_entry **idx = prev ? calloc(prev->n_entry + 1, sizeof *idx) : NULL;
+    for (size_t i = 0; idx && i < prev->n_entry; i++)
+        if (prev->entry[i].n_part > 0)
+            idx[(*n)++] = &prev->entry[i];
+    if (*n)
+        qsort(idx, *n, sizeof *idx, cmp_first_path);
+    return idx;
+}
+
+/* Only what the bytes alone decided may be taken over; EACCES or EIO may have passed. */
+static bool settled_by_bytes(int rc)
+{
+    return rc == 0 || rc == -EUCLEAN || rc == -ENOTSUP || rc == -EAGAIN || rc == -ERANGE;
+}
+
+static const struct store_entry *find_prev(const struct store_entry **idx, size_t n,
+                                           const struct store_cand *c)
+{
+    struct store_entry key = {.part = c->part, .n_part = c->n_part}, *kp = &key;
+    if (!n || !c->n_part)
+        return NULL;
+    const struct store_entry **hit = bsearch(&kp, idx, n, sizeof *idx, cmp_first_path);
+    if (!hit || (*hit)->n_part != c->n_part || !settled_by_bytes((*hit)->rc))
+        return NULL;
+    for (int i = 0; i < c->n_part; i++)
+        if (strcmp((*hit)->part[i].path, c->part[i].path) ||
+            !source_id_equal(&(*hit)->part[i].id, &c->part[i].id))
+            return NULL;
+    return *hit;
+}
+
+static int copy_str(char **dst, const char *src)
+{
+    free(*dst);
+    *dst = strdup(src);
+    return *dst ? 0 : -ENOMEM;
+}
+
+static int copy_facts(struct store_entry *en, const struct store_entry *from)
+{
+    en->role = from->role;
+    en->rc = from->rc;
+    en->n_params = from->n_params;
+    en->n_ctx_train = from->n_ctx_train;
+    memcpy(en->head_sha256, from->head_sha256, sizeof en->head_sha256);
+    memcpy(en->sibling_sha256, from->sibling_sha256, sizeof en->sibling_sha256);
+    en->tokenizer_rc = from->tokenizer_rc;
+    en->size = from->size;
+    if (copy_str(&en->wish, from->wish) || copy_str(&en->why, from->why) ||
+        copy_str(&en->warning, from->warning) || copy_str(&en->arch, from->arch) ||
+        copy_str(&en->quant, from->quant) || copy_str(&en->tokenizer_why, from->tokenizer_why))
+        return -ENOMEM;
+    return 0;
+}
+
+/* ---- entries ---- */
+
+/* An entry that says nothing yet; takes the parts of c. */
+static int entry_init(struct store_entry *en, enum store_kind kind, struct store_cand *c)
+{
+    memset(en, 0, sizeof *en);
+    en->kind = kind;
+    en->role = STORE_UNSUPPORTED;
+    en->part = c->part;
+    en->n_part = c->n_part;
+    c->part = NULL;
+    c->n_part = 0;
+    for (int i = 0; i < en->n_part; i++)
+        en->src_size += en->part[i].id.size;
+    en->alias = calloc(1, sizeof *en->alias);
+    if (!en->alias || !(en->alias[0] = strdup(c->order)))
+        return -ENOMEM;
+    en->n_alias = 1;
+    char wish[NAME_SIZE], pub[NAME_SIZE], model[NAME_SIZE];
+    name_clean(wish, c->file, name_bare_len(c->file), NULL);
+    name_two_levels(pub, model, c->dir, wish);
+    char **text[] = {&en->why, &en->warning, &en->arch, &en->quant, &en->tokenizer_why};
+    for (size_t i = 0; i < sizeof text / sizeof *text; i++)
+        if (copy_str(text[i], ""))
+            return -ENOMEM;
+    return copy_str(&en->wish, wish) || copy_str(&en->stem, wish) ||
+                   copy_str(&en->publisher, pub) || copy_str(&en->model, model)
+               ? -ENOMEM
+               : 0;
+}
+
+/* One entry from one candidate: facts from prev if nothing changed, else from the bytes. */
+static int make_entry(struct store *s, struct store_build *b, struct store_cand *c,
+                      const struct store_entry *before, struct err *e)
+{
+    struct store_entry *en = &s->entry[s->n_entry++];
+    int rc = entry_init(en, s->kind, c);
+    if (rc == 0 && c->rc < 0) {
+        en->rc = c->rc;
+        rc = copy_str(&en->why, c->why);
+    } else if (rc == 0 && before) {
+        rc = copy_facts(en, before);
+    } else if (rc == 0) {
+        rc = store_examine(s, en, c, e);
+        s->n_parsed++;
+    }
+    (void)b;
+    if (rc < 0)
+        return rc;
+    /* A model at the root has a directory of its own name, which only now is known. */
+    char pub[NAME_SIZE], model[NAME_SIZE];
+    name_two_levels(pub, model, c->dir, en->wish);
+    return copy_str(&en->stem, en->wish) || copy_str(&en->publisher, pub) ||
+                   copy_str(&en->model, model)
+               ? -ENOMEM
+               : 0;
+}
+
+static bool shown(const struct store_entry *en)
+{
+    return en->rc == 0 && (en->role == STORE_MODEL || en->role == STORE_PROJECTOR);
+}
+
+/* The same file under two names in one directory (links): one entry. The same header is not enough:
+ * two fine-tunes may differ in weights alone. */
+static bool same_files(const struct store_entry *a, const struct store_entry *b)
+{
+    if (a->n_part != b->n_part || !shown(a) || !shown(b))
+        return false;
+    for (int i = 0; i < a->n_part; i++)
+        if (a->part[i].id.dev != b->part[i].id.dev || a->part[i].id.ino != b->part[i].id.ino)
+            return false;
+    return true;
+}
+
+static int cmp_wish(const void *pa, const void *pb)
+{
+    const struct store_entry *a = pa, *b = pb;
+    int r = strcasecmp(a->publisher, b->publisher);
+    r = r ? r : strcasecmp(a->model, b->model);
+    r = r ? r : strcasecmp(a->wish, b->wish);
+    return r ? r : strcmp(a->alias[0], b->alias[0]);
+}
+
+static int alias_move(struct store_entry *to, struct store_entry *from)
+{
+    char **p = realloc(to->alias, (to->n_alias + from->n_alias) * sizeof *p);
+    if (!p)
+        return -ENOMEM;
+    to->alias = p;
+    memcpy(p + to->n_alias, from->alias, from->n_alias * sizeof *p);
+    to->n_alias += from->n_alias;
+    from->n_alias = 0;
+    return 0;
+}
+
+static int merge_same(struct store *s)
+{
+    if (s->n_entry)
+        qsort(s->entry, s->n_entry, sizeof *s->entry, cmp_wish);
+    size_t n = 0, group = 0; /* kept so far; the first kept one of this name */
+    for (size_t i = 0; i < s->n_entry; i++) {
+        struct store_entry *en = &s->entry[i];
+        if (n == 0 || strcasecmp(s->entry[group].publisher, en->publisher) ||
+            strcasecmp(s->entry[group].model, en->model) ||
+            strcasecmp(s->entry[group].wish, en->wish))
+            group = n;
+        size_t k = group;
+        while (k < n && !same_files(&s->entry[k], en))
+            k++;
+        if (k < n) {
+            int rc = alias_move(&s->entry[k], en);
+            if (rc < 0)
+                return rc;
+            entry_release(en);
+            memset(en, 0, sizeof *en);
+            continue;
+        }
+        if (n != i) {
+            s->entry[n] = *en;
+            memset(en, 0, sizeof *en);
+        }
+        n++;
+    }
+    s->n_entry = n;
+    return 0;
+}
+
+static int settle_names(struct store *s, struct err *e)
+{
+    struct name_claim *claim = calloc(s->n_entry + 1, sizeof *claim);
+    if (!claim)
+        return err_set(e, -ENOMEM, "no memory to name %zu entries", s->n_entry);
+    size_t n = 0;
+    for (size_t i = 0; i < s->n_entry; i++) {
+        struct store_entry *en = &s->entry[i];
+        if (!shown(en))
+            continue;
+        struct name_claim *c = &claim[n++];
+        snprintf(c->publisher, sizeof c->publisher, "%s", en->publisher);
+        snprintf(c->model, sizeof c->model, "%s", en->model);
+        snprintf(c->stem, sizeof c->stem, "%s", en->wish);
+        c->order = en->alias[0];
+        c->id = en->head_sha256;
+        c->sibling = en->role == STORE_MODEL ? en->sibling_sha256 : NULL;
+    }
+    int rc = name_settle(claim, n, e);
+    for (size_t i = 0, k = 0; rc == 0 && i < s->n_entry; i++) {
+        struct store_entry *en = &s->entry[i];
+        if (!shown(en))
+            continue;
+        if (copy_str(&en->publisher, claim[k].publisher) || copy_str(&en->model, claim[k].model) ||
+            copy_str(&en->stem, claim[k].stem))
+            rc = err_set(e, -ENOMEM, "no memory to name an entry");
+        char path[3 * NAME_SIZE + 8];
+        snprintf(path, sizeof path, "%s/%s/%s.apr", claim[k].publisher, claim[k].model,
+                 claim[k].stem);
+        en->shown_ino = name_inode(path, en->head_sha256);
+        k++;
+    }
+    free(claim);
+    return rc;
+}
+
+static int add_problems(struct store *s, struct store_build *b)
+{
+    for (size_t i = 0; i < s->n_entry; i++) {
+        const struct store_entry *en = &s->entry[i];
+        char dir[2 * NAME_SIZE + 1];
+        snprintf(dir, sizeof dir, "%s/%s", en->publisher, en->model);
+        int rc = 0;
+        if (en->rc < 0)
+            rc = store_problem_add(b, en->rc, en->alias[0], dir, en->why);
+        if (rc == 0 && *en->warning)
+            rc = store_problem_add(b, 0, en->alias[0], dir, en->warning);
+        if (rc == 0 && shown(en) && en->role == STORE_MODEL && en->tokenizer_rc < 0)
+            rc = store_problem_add(b, en->tokenizer_rc, en->alias[0], dir, en->tokenizer_why);
+        if (rc < 0)
+            return rc;
+    }
+    return 0;
+}
+
+static int cmp_entry(const void *pa, const void *pb)
+{
+    const struct store_entry *a = pa, *b = pb;
+    int r = strcmp(a->publisher, b->publisher);
+    r = r ? r : strcmp(a->model, b->model);
+    r = r ? r : strcmp(a->stem, b->stem);
+    return r ? r : strcmp(a->alias[0], b->alias[0]);
+}
+
+static int cmp_problem(const void *pa, const void *pb)
+{
+    const struct store_problem *a = pa, *b = pb;
+    int r = strcmp(a->path, b->path);
+    r = r ? r : a->rc - b->rc;
+    return r ? r : strcmp(a->why, b->why);
+}
+
+static bool same_options(const struct store_options *a, const struct store_options *b)
+{
+    return a->kind == b->kind && a->resolve == b->resolve && a->plan == b->plan &&
+           a->chat_hint == b->chat_hint && a->vapr.profile == b->vapr.profile &&
+           a->vapr.footer == b->vapr.footer && a->vapr.values == b->vapr.values;
+}
+
+static int make_entries(struct store *s, struct store_build *b, struct err *e)
+{
+    s->entry = calloc(b->n_cand + 1, sizeof *s->entry);
+    if (!s->entry)
+        return err_set(e, -ENOMEM, "no memory for %zu entries", b->n_cand);
+    size_t n_prev;
+    const struct store_entry **prev = index_prev(b->prev, &n_prev);
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < b->n_cand; i++)
+        rc = make_entry(s, b, &b->cand[i], find_prev(prev, n_prev, &b->cand[i]), e);
+    free(prev);
+    if (rc == 0)
+        rc = merge_same(s);
+    if (rc == 0)
+        rc = settle_names(s, e);
+    if (rc == 0)
+        rc = add_problems(s, b);
+    if (rc < 0)
+        return err_set(e, rc, "%s: no memory to list it", s->root);
+    if (s->n_entry)
+        qsort(s->entry, s->n_entry, sizeof *s->entry, cmp_entry);
+    if (b->n_problem)
+        qsort(b->problem, b->n_problem, sizeof *b->problem, cmp_problem);
+    s->problem = b->problem;
+    s->n_problem = b->n_problem;
+    b->problem = NULL;
+    b->n_problem = 0;
+    return 0;
+}
+
+static int open_root(struct store *s, const char *root, int *fd, struct err *e)
+{
+    int rc = 0;
+    s->root = realpath(root, NULL);
+    *fd = s->root ? open(s->root, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+    if (*fd >= 0)
+        return 0;
+    rc = -errno;
+    if (rc != -EACCES)
+        return err_set(e, rc, "%s: %s", root, strerror(-rc));
+    char owner[256];
+    store_owner_text(owner, sizeof owner, AT_FDCWD, s->root ? s->root : root);
+    return err_set(e, rc, "cannot read %s: %s", root, *owner ? owner : strerror(-rc));
+}
+
+int store_scan(struct store **out, const char *root, const struct store_options *opt,
+               const struct store *prev, struct err *e)
+{
+    struct store_build b = {.opt = opt, .root_fd = -1};
+    struct store *s = calloc(1, sizeof *s);
+    int rc = s ? 0 : err_set(e, -ENOMEM, "no memory for a store");
+    if (rc < 0)
+        goto out;
+    s->opt = *opt;
+    rc = open_root(s, root, &b.root_fd, e);
+    if (rc < 0)
+        goto out;
+    b.root = s->root;
+    b.prev = prev && !strcmp(prev->root, s->root) && same_options(&prev->opt, opt) ? prev : NULL;
+    const struct layout *l = layout_of(opt->kind, b.root_fd, s->root);
+    if (!l) {
+        rc = err_set(e, -EINVAL, "unknown store kind %d", (int)opt->kind);
+        goto out;
+    }
+    s->kind = l->kind;
+    rc = l->scan(&b, e);
+    if (rc == 0)
+        rc = make_entries(s, &b, e);
+    if (rc < 0)
+        goto out;
+    *out = s;
+    s = NULL;
+out:
+    build_release(&b);
+    store_free(s);
+    return rc;
+}
+
+static bool equal_entry(const struct store_entry *a, const struct store_entry *b)
+{
+    if (a->role != b->role || a->rc != b->rc || a->n_part != b->n_part || a->size != b->size ||
+        a->n_alias != b->n_alias || a->tokenizer_rc != b->tokenizer_rc ||
+        strcmp(a->publisher, b->publisher) || strcmp(a->model, b->model) ||
+        strcmp(a->stem, b->stem) || strcmp(a->why, b->why) ||
+        memcmp(a->head_sha256, b->head_sha256, NAME_ID_SIZE) ||
+        memcmp(a->sibling_sha256, b->sibling_sha256, NAME_ID_SIZE))
+        return false;
+    for (size_t i = 0; i < a->n_alias; i++)
+        if (strcmp(a->alias[i], b->alias[i]))
+            return false;
+    for (int i = 0; i < a->n_part; i++)
+        if (strcmp(a->part[i].path, b->part[i].path) ||
+            !source_id_equal(&a->part[i].id, &b->part[i].id))
+            return false;
+    return true;
+}
+
+bool store_equal(const struct store *a, const struct store *b)
+{
+    if (a->n_entry != b->n_entry || a->n_problem != b->n_problem || strcmp(a->root, b->root))
+        return false;
+    for (size_t i = 0; i < a->n_entry; i++)
+        if (!equal_entry(&a->entry[i], &b->entry[i]))
+            return false;
+    for (size_t i = 0; i < a->n_problem; i++)
+        if (a->problem[i].rc != b->problem[i].rc ||
+            strcmp(a->problem[i].path, b->problem[i].path) ||
+            strcmp(a->problem[i].dir, b->problem[i].dir) ||
+            strcmp(a->problem[i].why, b->problem[i].why))
+            return false;
+    return true;
+}

@@ -1,0 +1,59 @@
+/* Between store.c and the layouts. A layout walks its root and adds candidates: groups of files
+ * that should be one model. All that follows (opening, facts, names, order) is the same for every
+ * layout.
+ */
+#ifndef APRFS_FORMAT_STORE_INTERNAL_H
+#define APRFS_FORMAT_STORE_INTERNAL_H
+
+#include "format/store.h"
+
+struct store_cand {
+    struct store_part *part; /* in shard order; paths absolute */
+    int n_part, cap_part;
+    char *order; /* way of the first part below the root, unique: who is first in a collision */
+    char *dir;   /* directory below the root, "" = root: publisher and model by name_two_levels */
+    char *file;  /* the name that people know: first part's last component */
+    int rc;      /* != 0: refused already by the layout, with why */
+    char *why;
+};
+
+struct store_build {
+    const struct store_options *opt;
+    const struct store *prev; /* NULL, or a scan with equal options */
+    const char *root;         /* real path */
+    int root_fd;
+    struct store_cand *cand;
+    size_t n_cand, cap_cand;
+    struct store_problem *problem;
+    size_t n_problem, cap_problem;
+};
+
+/* A new candidate, zeroed; NULL without memory. Valid until the next call. */
+struct store_cand *store_cand_new(struct store_build *b);
+/* A file of c: rel is its way below the root, copied. */
+int store_cand_add_part(struct store_build *b, struct store_cand *c, const char *rel,
+                        const struct source_id *id, const char *sha256);
+/* Keeps the first reason. */
+int store_cand_refuse(struct store_cand *c, int rc, const char *why);
+/* rel, dir and why are copied. */
+int store_problem_add(struct store_build *b, int rc, const char *rel, const char *dir,
+                      const char *why);
+void store_part_release(struct store_part *p);
+
+/* Opens a file below the root as §2.3 of the design says; takes nothing. dir_fd/name may be a
+ * shortcut to the same file (-1: none). Returns a descriptor of a regular file and its id, or
+ * -errno with a sentence about the file without its path. */
+int store_open_file(int root_fd, enum store_resolve resolve, const char *rel, int dir_fd,
+                    const char *name, struct source_id *id, struct err *e);
+
+/* "owned by NAME, mode 0600" of a path below dir_fd; "" if it cannot even be seen. */
+void store_owner_text(char *dst, size_t cap, int dir_fd, const char *name);
+
+/* Opens and parses the parts of en, fills facts, role, rc, why and plan. Returns < 0 only without
+ * memory. */
+int store_examine(struct store *s, struct store_entry *en, const struct store_cand *c,
+                  struct err *e);
+
+int store_scan_plain(struct store_build *b, struct err *e);
+
+#endif

@@ -1,0 +1,199 @@
+/* Opening what a store holds: files below the root, parts as a scan saw them, plans. */
+#include "format/store_internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <inttypes.h>
+#include <linux/openat2.h>
+#include <pwd.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define OPEN_FLAGS (O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC)
+
+static struct source_id id_of(const struct stat *st)
+{
+    return (struct source_id){
+        .dev = st->st_dev,
+        .ino = st->st_ino,
+        .size = (uint64_t)st->st_size,
+        .mtime_ns = st->st_mtim.tv_sec * INT64_C(1000000000) + st->st_mtim.tv_nsec,
+        .ctime_ns = st->st_ctim.tv_sec * INT64_C(1000000000) + st->st_ctim.tv_nsec,
+    };
+}
+
+void store_owner_text(char *dst, size_t cap, int dir_fd, const char *name)
+{
+    struct stat st;
+    *dst = '\0';
+    if (fstatat(dir_fd, name, &st, 0) < 0)
+        return;
+    char buf[4096];
+    struct passwd pw, *user = NULL;
+    if (getpwuid_r(st.st_uid, &pw, buf, sizeof buf, &user) != 0)
+        user = NULL;
+    char owner[64];
+    if (user)
+        snprintf(owner, sizeof owner, "%.63s", user->pw_name);
+    else
+        snprintf(owner, sizeof owner, "uid %u", (unsigned)st.st_uid);
+    int n = snprintf(dst, cap, "owned by %s, mode %04o", owner, (unsigned)(st.st_mode & 07777));
+    /* Where its group may read, joining that group is the cure. */
+    mode_t need = S_ISDIR(st.st_mode) ? S_IRGRP | S_IXGRP : S_IRGRP;
+    struct group gr, *group = NULL;
+    if ((st.st_mode & need) == need && getgrgid_r(st.st_gid, &gr, buf, sizeof buf, &group) == 0 &&
+        group && n > 0 && (size_t)n < cap)
+        snprintf(dst + n, cap - (size_t)n, "; 'usermod -aG %s $USER' and log in again",
+                 group->gr_name);
+}
+
+static int open_beneath(int root_fd, const char *rel)
+{
+    struct open_how how = {.flags = OPEN_FLAGS, .resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS};
+    /* The kernel answers EAGAIN when a rename elsewhere made the walk uncertain: ask again. */
+    for (int i = 0;; i++) {
+        int fd = (int)syscall(SYS_openat2, root_fd, rel, &how, sizeof how);
+        if (fd >= 0 || errno != EAGAIN || i == 16)
+            return fd;
+    }
+}
+
+static int open_error(int rc, int dir_fd, const char *name, struct err *e)
+{
+    char owner[256];
+    switch (rc) {
+    case -EACCES:
+        store_owner_text(owner, sizeof owner, dir_fd, name);
+        return err_set(e, rc, "not readable%s%s", *owner ? ": " : "", owner);
+    case -EXDEV:
+        return err_set(e, rc, "a link that leaves the store (resolve=beneath)");
+    case -ENOENT:
+        return err_set(e, rc, "gone, or a link whose target is gone");
+    case -ENOSYS:
+        return err_set(e, rc, "resolve=beneath needs openat2 (Linux 5.6)");
+    default:
+        return err_set(e, rc, "%s", strerror(-rc));
+    }
+}
+
+int store_open_file(int root_fd, enum store_resolve resolve, const char *rel, int dir_fd,
+                    const char *name, struct source_id *id, struct err *e)
+{
+    if (dir_fd < 0) {
+        dir_fd = root_fd;
+        name = rel;
+    }
+    int fd = resolve == STORE_RESOLVE_BENEATH ? open_beneath(root_fd, rel)
+                                              : openat(dir_fd, name, OPEN_FLAGS);
+    if (fd < 0)
+        return open_error(-errno, dir_fd, name, e);
+    struct stat st;
+    int rc = fstat(fd, &st) < 0 ? -errno : 0;
+    if (rc < 0)
+        rc = err_set(e, rc, "fstat: %s", strerror(-rc));
+    else if (S_ISDIR(st.st_mode))
+        rc = err_set(e, -ELOOP,
+                     "a link to a directory: not followed; name the directory as a source");
+    else if (!S_ISREG(st.st_mode))
+        rc = err_set(e, -EINVAL, "not a regular file");
+    if (rc < 0) {
+        close(fd);
+        return rc;
+    }
+    *id = id_of(&st);
+    return fd;
+}
+
+int store_part_open(struct source **out, const struct store *s, const struct store_part *p,
+                    struct err *e)
+{
+    size_t n = strcmp(s->root, "/") ? strlen(s->root) : 0;
+    int root = open(s->root, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (root < 0) {
+        int rc = -errno;
+        return err_set(e, rc, "%s: %s", s->root, strerror(-rc));
+    }
+    struct source_id now;
+    int fd = store_open_file(root, s->opt.resolve, p->path + n + 1, -1, NULL, &now, e);
+    close(root);
+    if (fd < 0) {
+        err_wrap(e, "%s", p->path);
+        return fd;
+    }
+    if (!source_id_equal(&now, &p->id)) {
+        close(fd);
+        return err_set(e, -ESTALE,
+                       "%s: changed since the store was scanned (was %" PRIu64 " bytes, is %" PRIu64
+                       ")",
+                       p->path, p->id.size, now.size);
+    }
+    return source_from_fd(out, fd, p->path, e);
+}
+
+static int plan_fill(struct store_plan *p, const struct store *s, const struct store_entry *en,
+                     struct err *e)
+{
+    p->part = calloc((size_t)en->n_part + 1, sizeof(struct source *));
+    if (!p->part)
+        return err_set(e, -ENOMEM, "no memory for %d parts", en->n_part);
+    for (; p->n_part < en->n_part; p->n_part++) {
+        int rc = store_part_open(&p->part[p->n_part], s, &en->part[p->n_part], e);
+        if (rc < 0)
+            return rc;
+    }
+    int rc = gguf_open(&p->gguf, p->part, p->n_part, e);
+    if (rc == 0)
+        rc = vapr_new(&p->vapr, p->gguf, &s->opt.vapr, e);
+    /* A file that moved under the parser may look like anything: say what really happened. */
+    for (int i = 0; i < p->n_part; i++) {
+        int moved = source_check(p->part[i], e);
+        if (moved < 0)
+            return moved;
+    }
+    if (rc == 0 && en->size && vapr_size(p->vapr) != en->size)
+        rc = err_set(e, -EIO, "%s: planned at %" PRIu64 " bytes, the scan said %" PRIu64,
+                     en->part[0].path, vapr_size(p->vapr), en->size);
+    return rc;
+}
+
+int store_plan_open(struct store_plan **out, const struct store *s, const struct store_entry *en,
+                    struct err *e)
+{
+    if (en->role != STORE_MODEL || en->n_part < 1)
+        return err_set(e, -EINVAL, "%s: role %s has no plan",
+                       en->n_part ? en->part[0].path : en->stem, store_role_name(en->role));
+    struct store_plan *p = calloc(1, sizeof *p);
+    int rc = p ? plan_fill(p, s, en, e) : err_set(e, -ENOMEM, "no memory for a plan");
+    if (rc < 0) {
+        store_plan_close(p);
+        return rc;
+    }
+    *out = p;
+    return 0;
+}
+
+void store_plan_close(struct store_plan *p)
+{
+    if (!p)
+        return;
+    vapr_free(p->vapr);
+    gguf_close(p->gguf);
+    for (int i = 0; i < p->n_part; i++)
+        source_close(p->part[i]);
+    free(p->part);
+    free(p);
+}
+
+int64_t store_entry_mtime_ns(const struct store_entry *en)
+{
+    int64_t newest = en->n_part ? en->part[0].id.mtime_ns : 0;
+    for (int i = 1; i < en->n_part; i++)
+        if (en->part[i].id.mtime_ns > newest)
+            newest = en->part[i].id.mtime_ns;
+    return newest;
+}

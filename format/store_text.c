@@ -1,0 +1,352 @@
+/* Texts about a store: see store_text.h. */
+#include "format/store_text.h"
+
+#include "format/json.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* A growing text; the first failure sticks. */
+struct text {
+    char *p;
+    size_t len, cap;
+    int rc;
+};
+
+static void put(struct text *t, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+static void put(struct text *t, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    int n = vsnprintf(NULL, 0, fmt, ap);
+    va_end(ap);
+    if (t->rc < 0 || n < 0)
+        return;
+    if (t->cap - t->len <= (size_t)n) {
+        size_t cap = 2 * t->cap + (size_t)n + 256;
+        char *p = realloc(t->p, cap);
+        if (!p) {
+            t->rc = -ENOMEM;
+            return;
+        }
+        t->p = p;
+        t->cap = cap;
+    }
+    va_start(ap, fmt);
+    vsnprintf(t->p + t->len, t->cap - t->len, fmt, ap);
+    va_end(ap);
+    t->len += (size_t)n;
+}
+
+static void put_escaped(struct text *t, const char *s)
+{
+    char *z = name_escape(s);
+    if (z)
+        put(t, "%s", z);
+    else
+        t->rc = -ENOMEM;
+    free(z);
+}
+
+static int finish(struct text *t, char **out, size_t *len, struct err *e)
+{
+    put(t, "%s", ""); /* an empty text is "", not NULL */
+    if (t->rc < 0) {
+        free(t->p);
+        return err_set(e, t->rc, "no memory for a text");
+    }
+    *out = t->p;
+    *len = t->len;
+    return 0;
+}
+
+/* ---- extended attributes ---- */
+
+/* What a value is made from. */
+struct view {
+    const struct store *s;
+    const struct store_entry *en;
+    const struct store_plan *plan;
+};
+
+static void x_source(struct text *t, const struct view *v)
+{
+    for (int i = 0; i < v->en->n_part; i++) {
+        put(t, "%s", i ? "\n" : "");
+        put_escaped(t, v->en->part[i].path);
+    }
+}
+
+/* How a segment looks to a reader of the parts: mem and conv bytes only exist in the mount. */
+static bool same_map(const struct vapr_seg *a, const struct vapr_seg *b)
+{
+    bool fa = a->kind == VAPR_FILE, fb = b->kind == VAPR_FILE;
+    if (fa && fb)
+        return a->part == b->part && a->src_off + a->len == b->src_off;
+    if (fa || fb)
+        return false;
+    return (a->kind == VAPR_ZERO) == (b->kind == VAPR_ZERO);
+}
+
+static void x_extents(struct text *t, const struct view *v)
+{
+    if (!v->plan)
+        return;
+    put(t, "aprfs-extents 1");
+    for (int i = 0; i < v->en->n_part; i++) {
+        const struct source_id *id = &v->en->part[i].id;
+        put(t, "\npart %d %" PRIu64 " %" PRIu64 " %" PRIu64 " %" PRId64 " ", i, id->dev, id->ino,
+            id->size, id->mtime_ns);
+        put_escaped(t, v->en->part[i].path);
+    }
+    const struct vapr *a = v->plan->vapr;
+    size_t n = vapr_n_seg(a);
+    for (size_t i = 0, end; i < n && t->rc == 0; i = end) {
+        const struct vapr_seg *first = vapr_seg(a, i);
+        uint64_t len = first->len;
+        for (end = i + 1; end < n && same_map(vapr_seg(a, end - 1), vapr_seg(a, end)); end++)
+            len += vapr_seg(a, end)->len;
+        put(t, "\nmap %" PRIu64 " %" PRIu64 " ", first->off, len);
+        if (first->kind == VAPR_FILE)
+            put(t, "%d %" PRIu64, first->part, first->src_off);
+        else
+            put(t, "%s 0", first->kind == VAPR_ZERO ? "zero" : "mem");
+    }
+}
+
+static void x_sha256(struct text *t, const struct view *v)
+{
+    for (int i = 0; i < v->en->n_part; i++)
+        if (!*v->en->part[i].sha256)
+            return; /* all parts or none: the lines are known by their number */
+    for (int i = 0; i < v->en->n_part; i++)
+        put(t, "%s%s", i ? "\n" : "", v->en->part[i].sha256);
+}
+
+static void x_head_sha256(struct text *t, const struct view *v)
+{
+    char hex[NAME_HEX];
+    name_hex(hex, v->en->head_sha256);
+    put(t, "%s", hex);
+}
+
+static void x_store(struct text *t, const struct view *v)
+{
+    put(t, "%s", store_kind_name(v->en->kind));
+}
+
+static void x_alias(struct text *t, const struct view *v)
+{
+    for (size_t i = 0; i < v->en->n_alias; i++) {
+        put(t, "%s", i ? "\n" : "");
+        put_escaped(t, v->en->alias[i]);
+    }
+}
+
+static void x_arch(struct text *t, const struct view *v)
+{
+    put_escaped(t, v->en->arch);
+}
+
+static void x_quant(struct text *t, const struct view *v)
+{
+    put(t, "%s", v->en->quant);
+}
+
+static void x_n_params(struct text *t, const struct view *v)
+{
+    put(t, "%" PRIu64, v->en->n_params);
+}
+
+static void x_n_ctx_train(struct text *t, const struct view *v)
+{
+    if (v->en->n_ctx_train)
+        put(t, "%" PRIu64, v->en->n_ctx_train);
+}
+
+static void x_profile(struct text *t, const struct view *v)
+{
+    put(t, "%s", vapr_profile_name(v->s->opt.vapr.profile));
+}
+
+static void x_layout(struct text *t, const struct view *v)
+{
+    if (v->plan)
+        put(t, "%s", vapr_layout(v->plan->vapr));
+}
+
+static void x_part_generation(struct text *t, const struct view *v)
+{
+    for (int i = 0; i < v->en->n_part; i++) {
+        const struct source_id *id = &v->en->part[i].id;
+        put(t, "%s%" PRIu64 ":%" PRIu64 ":%" PRIu64 ":%" PRId64 ":%" PRId64, i ? "\n" : "", id->dev,
+            id->ino, id->size, id->mtime_ns, id->ctime_ns);
+    }
+}
+
+/* An empty value means that there is nothing to say. */
+static const struct {
+    const char *name;
+    void (*write)(struct text *t, const struct view *v);
+} xattrs[] = {
+    {"user.aprfs.alias", x_alias},       {"user.aprfs.arch", x_arch},
+    {"user.aprfs.extents", x_extents},   {"user.aprfs.head_sha256", x_head_sha256},
+    {"user.aprfs.layout", x_layout},     {"user.aprfs.n_ctx_train", x_n_ctx_train},
+    {"user.aprfs.n_params", x_n_params}, {"user.aprfs.part_generation", x_part_generation},
+    {"user.aprfs.profile", x_profile},   {"user.aprfs.quant", x_quant},
+    {"user.aprfs.sha256", x_sha256},     {"user.aprfs.source", x_source},
+    {"user.aprfs.store", x_store},
+};
+#define N_XATTR (sizeof xattrs / sizeof *xattrs)
+
+int store_text_xattr(const struct store *s, const struct store_entry *en,
+                     const struct store_plan *plan, const char *name, char **out, size_t *len,
+                     struct err *e)
+{
+    struct view v = {s, en, plan};
+    struct text t = {0};
+    for (size_t i = 0; i < N_XATTR; i++)
+        if (!strcmp(name, xattrs[i].name))
+            xattrs[i].write(&t, &v);
+    if (t.rc == 0 && t.len == 0) {
+        free(t.p);
+        return err_set(e, -ENODATA, "no attribute '%s'", name);
+    }
+    if (t.rc == 0 && t.len > STORE_TEXT_XATTR_MAX) {
+        free(t.p);
+        return err_set(e, -E2BIG, "'%s' has %zu bytes, an attribute takes %d", name, t.len,
+                       STORE_TEXT_XATTR_MAX);
+    }
+    return finish(&t, out, len, e);
+}
+
+int store_text_xattr_list(const struct store *s, const struct store_entry *en,
+                          const struct store_plan *plan, char **out, size_t *len, struct err *e)
+{
+    struct view v = {s, en, plan};
+    struct text list = {0};
+    for (size_t i = 0; i < N_XATTR && list.rc == 0; i++) {
+        struct text t = {0};
+        xattrs[i].write(&t, &v);
+        if (t.rc < 0)
+            list.rc = t.rc;
+        if (t.len > 0)
+            put(&list, "%s%c", xattrs[i].name, '\0');
+        free(t.p);
+    }
+    return finish(&list, out, len, e);
+}
+
+int store_text_extents(const struct store_entry *en, const struct store_plan *plan, char **out,
+                       size_t *len, struct err *e)
+{
+    struct view v = {NULL, en, plan};
+    struct text t = {0};
+    x_extents(&t, &v);
+    put(&t, "\n");
+    return finish(&t, out, len, e);
+}
+
+/* ---- the files of .aprfs/ ---- */
+
+int store_text_problems(const struct store *s, const char *dir, char **out, size_t *len,
+                        struct err *e)
+{
+    struct text t = {0};
+    for (size_t i = 0; i < s->n_problem; i++) {
+        const struct store_problem *p = &s->problem[i];
+        if (dir && strcmp(dir, p->dir))
+            continue;
+        put(&t, "%s\t", p->rc < 0 ? err_name(p->rc) : "WARN");
+        put_escaped(&t, *p->path ? p->path : ".");
+        put(&t, "\t%s\n", p->why);
+    }
+    return finish(&t, out, len, e);
+}
+
+static void put_named(struct json_out *o, const char *key, const char *v)
+{
+    json_key(o, key);
+    json_put_cstr(o, v);
+}
+
+static void index_parts(struct json_out *o, const struct store_entry *en)
+{
+    json_key(o, "parts");
+    json_open(o, '[');
+    for (int i = 0; i < en->n_part; i++) {
+        json_open(o, '{');
+        put_named(o, "path", en->part[i].path);
+        json_key(o, "size");
+        json_put_u64(o, en->part[i].id.size);
+        json_key(o, "sha256");
+        if (*en->part[i].sha256)
+            json_put_cstr(o, en->part[i].sha256);
+        else
+            json_put_null(o);
+        json_close(o, '}');
+    }
+    json_close(o, ']');
+}
+
+static void index_entry(struct json_out *o, const struct store_entry *en)
+{
+    char path[3 * NAME_SIZE + 8];
+    json_open(o, '{');
+    json_key(o, "path");
+    bool shown = en->rc == 0 && (en->role == STORE_MODEL || en->role == STORE_PROJECTOR);
+    snprintf(path, sizeof path, "%s/%s/%s.%s", en->publisher, en->model, en->stem,
+             en->role == STORE_MODEL ? "apr" : "gguf");
+    if (shown)
+        json_put_cstr(o, path);
+    else
+        json_put_null(o);
+    json_key(o, "aliases");
+    json_open(o, '[');
+    for (size_t i = 0; i < en->n_alias; i++)
+        json_put_cstr(o, en->alias[i]);
+    json_close(o, ']');
+    put_named(o, "role", store_role_name(en->role));
+    put_named(o, "status", en->rc < 0 ? err_name(en->rc) : "ok");
+    put_named(o, "why", en->why);
+    put_named(o, "store", store_kind_name(en->kind));
+    put_named(o, "arch", en->arch);
+    put_named(o, "quant", en->quant);
+    json_key(o, "n_params");
+    json_put_u64(o, en->n_params);
+    json_key(o, "n_ctx_train");
+    json_put_u64(o, en->n_ctx_train);
+    json_key(o, "size");
+    if (en->size)
+        json_put_u64(o, en->size);
+    else
+        json_put_null(o);
+    index_parts(o, en);
+    json_close(o, '}');
+}
+
+int store_text_index(const struct store *s, uint64_t generation, char **out, size_t *len,
+                     struct err *e)
+{
+    struct json_out o;
+    json_out_init(&o);
+    json_open(&o, '{');
+    json_key(&o, "schema");
+    json_put_u64(&o, 1);
+    json_key(&o, "generation");
+    json_put_u64(&o, generation);
+    json_key(&o, "entries");
+    json_open(&o, '[');
+    for (size_t i = 0; i < s->n_entry; i++)
+        index_entry(&o, &s->entry[i]);
+    json_close(&o, ']');
+    json_close(&o, '}');
+    struct text t = {.rc = o.rc};
+    put(&t, "%.*s\n", (int)o.len, o.p ? o.p : "");
+    json_out_release(&o);
+    return finish(&t, out, len, e);
+}

@@ -1,0 +1,59 @@
+/* Hyperparameters and weights of one model, bound by name, type and shape to what the forward pass
+ * will do with them, and loaded into a backend.
+ *
+ * Every number comes from the file's metadata through apr_meta_read(); no default of a family is
+ * invented here. A model that cannot be run right is refused by name before any weight is read:
+ * families without a proven pass, features the pass lacks, shapes that contradict the metadata, and
+ * any tensor the pass would not consume. */
+#ifndef APRFS_INFER_MODEL_H
+#define APRFS_INFER_MODEL_H
+
+#include "format/apr_read.h"
+#include "format/arch.h"
+#include "infer/backend.h"
+
+struct model_layer {
+    uint32_t n_head, n_head_kv, n_ff;
+    uint32_t head_dim_k, head_dim_v;
+    uint32_t window;                 /* 0: attends to everything before it */
+    const struct backend_rope *rope; /* NULL: not rotated */
+
+    /* All f32 device vectors; NULL: absent. */
+    float *attn_norm, *ffn_norm;           /* (n_embd) */
+    float *q_norm, *k_norm;                /* (head_dim_k) */
+    float *post_attn_norm, *post_ffn_norm; /* (n_embd) */
+    struct backend_linear q, k, v, o, gate, up, down;
+};
+
+struct model {
+    struct backend *b; /* lent */
+    struct arch_config c;
+    uint32_t n_ctx; /* allotted to one sequence */
+    enum backend_act act;
+    struct model_layer *layer; /* [c.n_layer] */
+    struct backend_rope rope_global, rope_local;
+    const struct backend_matrix *embd; /* (n_vocab, n_embd) */
+    float *output_norm;                /* (n_embd) */
+    struct backend_linear head;        /* (n_vocab, n_embd) */
+
+    uint64_t weight_bytes; /* read from the file */
+    /* What to release: every matrix once, every vector. */
+    struct backend_matrix **matrix;
+    size_t n_matrix, cap_matrix;
+    void **vec;
+    size_t n_vec, cap_vec;
+};
+
+struct model_options {
+    uint32_t n_ctx; /* 0: as the model was trained */
+    int n_reader;   /* threads that read the file; 0: 2 */
+};
+
+/* apr is needed for this call only; b is lent for the model's life. -ENOTSUP names the feature or
+ * tensor; -EUCLEAN what contradicts what; -ENOENT a missing tensor or key; -ERANGE n_ctx beyond the
+ * model's. */
+int model_open(struct model **out, const struct apr *apr, struct backend *b,
+               const struct model_options *opt, struct err *e);
+void model_close(struct model *m); /* NULL is fine */
+
+#endif
