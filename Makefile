@@ -82,6 +82,7 @@ $(call tests_bin,$(TESTS_INFER)): $(B)/tests/%: $(B)/tests/%.o $(call obj,$(TEST
 # Test programs that are no cmocka suites (randcmp and the like): tests/tool_NAME.c
 $(call tests_bin,$(wildcard tests/tool_*.c)): $(B)/tests/%: $(B)/tests/%.o $(FORMAT_A)
 	$(CC) $(LDFLAGS) -o $@ $^ $(FORMAT_LIBS)
+$(B)/tests/tool_seeds: $(call obj,$(wildcard tests/gguf_build*.c))
 
 TESTS := $(call tests_bin,$(TESTS_FORMAT) $(TESTS_FS) $(TESTS_INFER))
 TOOLS := $(call tests_bin,$(wildcard tests/tool_*.c))
