@@ -223,7 +223,7 @@ static int bind_rope_factors(struct bind *x, const struct family *f, float **out
     }
     int rc = bind_host(x, -1, stem, m->c.n_rot / 2, out, e);
     for (uint32_t i = 0; rc == 0 && *out && i < m->c.n_rot / 2; i++)
-        if (!positive((*out)[i]))
+        if (!isfinite((*out)[i]) || (*out)[i] == 0)
             rc = err_set(e, -EUCLEAN, "tensor '%s': element %" PRIu32 " is %g", stem, i,
                          (double)(*out)[i]);
     if (rc < 0) {
