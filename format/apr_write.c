@@ -131,51 +131,83 @@ static int copy_extent(struct writer *w, const struct extent *x, struct err *e)
     return rc;
 }
 
-/* Where part k's data start lies in the file, by the rule: part 0 at data_offset, each later one at
- * the first offset past its predecessor that has the residue of its own data start (in the layout
+/* The first offset from least on that has the residue of part k's data start (in the layout
  * "shifted32": of its data start + 32). */
-static uint64_t part_start(const struct gguf *g, int k, uint64_t prev_end, uint64_t extra)
+static uint64_t part_start(const struct gguf *g, int k, uint64_t least, uint64_t extra)
 {
     uint64_t residue = (gguf_data_start(g, k) + extra) % VAPR_SHIFT;
-    uint64_t at = prev_end / VAPR_SHIFT * VAPR_SHIFT + residue;
-    return at < prev_end ? at + VAPR_SHIFT : at;
+    uint64_t at = least / VAPR_SHIFT * VAPR_SHIFT + residue;
+    return at < least ? at + VAPR_SHIFT : at;
 }
 
-/* One extent per part, and a check that every entry of the plan lies in them where it should. */
+/* Layouts "congruent" and "shifted32": one extent per part that has tensors, x[k] for part k. */
 static int extents_of_parts(struct writer *w, struct extent *x, struct err *e)
 {
     const struct gguf *g = vapr_gguf(w->v);
     uint64_t extra = strcmp(vapr_layout(w->v), "shifted32") == 0 ? 32 : 0;
-    uint64_t end = 0;
+    uint64_t end = vapr_data_offset(w->v);
     for (int k = 0; k < gguf_n_part(g); k++) {
-        uint64_t start = gguf_data_start(g, k);
-        uint64_t at = k == 0 ? vapr_data_offset(w->v) : part_start(g, k, end, extra);
-        x[k] = (struct extent){k, start, gguf_data_end(g, k) - start, at};
-        end = at + x[k].len;
-        if (end > vapr_size(w->v) || (at - start - extra) % VAPR_SHIFT != 0)
-            return err_set(e, -EIO, "plan: part %d at byte %" PRIu64 " of a file of %" PRIu64, k,
-                           at, vapr_size(w->v));
-    }
-    for (size_t i = 0; i < vapr_n_tensor(w->v); i++) {
-        const struct vapr_tensor *t = vapr_tensor(w->v, i);
-        if (!t->conv && t->off - t->src_off != x[t->part].dst - x[t->part].src)
-            return err_set(e, -EIO,
-                           "plan: tensor '%s' at byte %" PRIu64 ", its part's shift gives %" PRIu64,
-                           t->name, t->off, t->src_off + x[t->part].dst - x[t->part].src);
+        uint64_t start = gguf_data_start(g, k), len = gguf_data_end(g, k) - start;
+        x[k] = (struct extent){k, start, len, len ? part_start(g, k, end, extra) : end};
+        end = x[k].dst + len;
+        if (end > vapr_size(w->v))
+            return err_set(e, -EIO, "plan: part %d ends at byte %" PRIu64 " of a file of %" PRIu64,
+                           k, end, vapr_size(w->v));
     }
     return 0;
 }
 
-static int extents_of_tensors(struct writer *w, struct extent *x, size_t *n, struct err *e)
+/* The entries with bytes of their own in a part, by part and place there. */
+static int cmp_source(const void *a, const void *b)
 {
-    *n = 0;
+    const struct vapr_tensor *x = *(const struct vapr_tensor *const *)a;
+    const struct vapr_tensor *y = *(const struct vapr_tensor *const *)b;
+    if (x->part != y->part)
+        return x->part < y->part ? -1 : 1;
+    return x->src_off < y->src_off ? -1 : x->src_off > y->src_off;
+}
+
+/* Layout "placed": runs of tensors at the source's distances; one that would stand at no multiple
+ * of 64 begins a new run at the next such. Bytes between runs are zeros. */
+static size_t runs_of_tensors(const struct vapr *v, const struct vapr_tensor **t, size_t n,
+                              struct extent *x)
+{
+    uint64_t end = vapr_data_offset(v);
+    size_t n_run = 0;
+    for (size_t i = 0; i < n; i++) {
+        struct extent *run = n_run ? &x[n_run - 1] : NULL;
+        bool joins = run && run->part == t[i]->part &&
+                     (t[i]->conv || (run->dst + (t[i]->src_off - run->src)) % 64 == 0);
+        if (!joins) {
+            run = &x[n_run++];
+            *run = (struct extent){t[i]->part, t[i]->src_off, 0, (end + 63) / 64 * 64};
+        }
+        uint64_t len = t[i]->src_off + t[i]->src_size - run->src;
+        run->len = len > run->len ? len : run->len;
+        end = run->dst + run->len;
+    }
+    return n_run;
+}
+
+/* Every entry must lie where an extent puts its bytes; only further names of them (aliases) may have
+ * a place of their own, which becomes an extent. */
+static int place_entries(struct writer *w, struct extent *x, size_t *n, struct err *e)
+{
+    size_t n_extent = *n;
     for (size_t i = 0; i < vapr_n_tensor(w->v); i++) {
         const struct vapr_tensor *t = vapr_tensor(w->v, i);
-        if (t->conv)
+        bool found = t->conv || t->size == 0;
+        for (size_t k = 0; k < n_extent && !found; k++)
+            found = x[k].part == t->part && t->src_off >= x[k].src &&
+                    t->src_off - x[k].src <= x[k].len &&
+                    t->size <= x[k].len - (t->src_off - x[k].src) &&
+                    t->off - x[k].dst == t->src_off - x[k].src;
+        if (found)
             continue;
-        if (t->size != t->src_size)
-            return err_set(e, -EIO, "plan: tensor '%s' has %" PRIu64 " bytes, its source %" PRIu64,
-                           t->name, t->size, t->src_size);
+        if (!t->alias)
+            return err_set(e, -EIO,
+                           "plan: tensor '%s' at byte %" PRIu64 ", not where the layout puts it",
+                           t->name, t->off);
         x[(*n)++] = (struct extent){t->part, t->src_off, t->size, t->off};
     }
     return 0;
@@ -183,15 +215,28 @@ static int extents_of_tensors(struct writer *w, struct extent *x, size_t *n, str
 
 static int write_extents(struct writer *w, struct err *e)
 {
-    bool placed = strcmp(vapr_layout(w->v), "placed") == 0;
-    size_t n = placed ? vapr_n_tensor(w->v) : (size_t)gguf_n_part(vapr_gguf(w->v));
-    struct extent *x = calloc(n ? n : 1, sizeof *x);
-    if (!x)
-        return err_set(e, -ENOMEM, "no memory for %zu extents", n);
-    int rc = placed ? extents_of_tensors(w, x, &n, e) : extents_of_parts(w, x, e);
+    size_t n_tensor = vapr_n_tensor(w->v), n = 0;
+    int n_part = gguf_n_part(vapr_gguf(w->v));
+    struct extent *x = calloc(n_tensor + (size_t)n_part + 1, sizeof *x);
+    const struct vapr_tensor **t = calloc(n_tensor + 1, sizeof *t);
+    int rc = x && t ? 0 : err_set(e, -ENOMEM, "no memory for %zu extents", n_tensor);
+    if (rc == 0 && strcmp(vapr_layout(w->v), "placed") == 0) {
+        size_t n_own = 0;
+        for (size_t i = 0; i < n_tensor; i++)
+            if (!vapr_tensor(w->v, i)->alias && vapr_tensor(w->v, i)->src_size > 0)
+                t[n_own++] = vapr_tensor(w->v, i);
+        qsort(t, n_own, sizeof *t, cmp_source);
+        n = runs_of_tensors(w->v, t, n_own, x);
+    } else if (rc == 0) {
+        rc = extents_of_parts(w, x, e);
+        n = (size_t)n_part;
+    }
+    if (rc == 0)
+        rc = place_entries(w, x, &n, e);
     for (size_t i = 0; rc == 0 && i < n; i++)
         rc = copy_extent(w, &x[i], e);
     free(x);
+    free(t);
     return rc;
 }
 
@@ -232,12 +277,26 @@ static int write_conv(struct writer *w, const struct vapr_tensor *t, struct err 
     return rc;
 }
 
+/* A further name of converted bytes that are written under the first. */
+static bool is_second_name(const struct vapr *v, const struct vapr_tensor *t)
+{
+    for (size_t i = 0; t->alias && i < vapr_n_tensor(v); i++) {
+        const struct vapr_tensor *of = vapr_tensor(v, i);
+        if (of->conv && !of->alias && of->off == t->off && of->size == t->size &&
+            of->part == t->part && of->src_off == t->src_off)
+            return true;
+    }
+    return false;
+}
+
 static int write_convs(struct writer *w, struct err *e)
 {
     int rc = 0;
-    for (size_t i = 0; rc == 0 && i < vapr_n_tensor(w->v); i++)
-        if (vapr_tensor(w->v, i)->conv)
-            rc = write_conv(w, vapr_tensor(w->v, i), e);
+    for (size_t i = 0; rc == 0 && i < vapr_n_tensor(w->v); i++) {
+        const struct vapr_tensor *t = vapr_tensor(w->v, i);
+        if (t->conv && !is_second_name(w->v, t))
+            rc = write_conv(w, t, e);
+    }
     return rc;
 }
 

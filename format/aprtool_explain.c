@@ -182,7 +182,7 @@ static int explain_apr(const struct tool_options *opt, const struct tool_file *f
 static int explain_extents(const struct tool_options *opt, const struct tool_file *f, struct err *e)
 {
     static const char *const head[] = {"OFFSET", "LENGTH", "FROM", "SOURCE OFFSET"};
-    static const char *const kind[] = {"head", "part", "zeros", "converted"};
+    static const char *const kind[] = {"head", "part", "zeros", "converted", "checksum"};
     struct vapr *v;
     int rc = vapr_new(&v, f->gguf, &opt->vapr, e);
     if (rc < 0)
