@@ -281,7 +281,8 @@ static int add_candidate(struct plain_dir *d, const struct plain_file *f, size_t
 
 static int group(struct plain_dir *d)
 {
-    qsort(d->file, d->n_file, sizeof *d->file, cmp_file);
+    if (d->n_file)
+        qsort(d->file, d->n_file, sizeof *d->file, cmp_file);
     for (size_t i = 0, end; i < d->n_file; i = end) {
         end = i + 1;
         while (end < d->n_file && same_group(&d->file[i], &d->file[end]))

@@ -1,0 +1,38 @@
+/* Trees of model files in temporary folders, and scans of them as text. Paths are below root. Out
+ * of memory or space aborts. */
+#ifndef APRFS_TESTS_STORE_BUILD_H
+#define APRFS_TESTS_STORE_BUILD_H
+
+#include "format/store.h"
+#include "tests/gguf_build.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+void tree_dir(const char *root, const char *rel); /* with its parents */
+void tree_bytes(const char *root, const char *rel, const void *p, size_t len);
+void tree_text(const char *root, const char *rel, const char *text);
+void tree_link(const char *root, const char *rel, const char *target);
+void tree_build(const char *root, const char *rel, const struct gguf_build *b);
+void tree_cut(const char *root, const char *rel, uint64_t size);
+void tree_mode(const char *root, const char *rel, unsigned mode);
+void tree_remove(const char *root, const char *rel);
+
+/* A small qwen2 with gpt2 tokenizer (about 170 KB); seed changes weights and nothing in the head. */
+struct gguf_build *tree_model_new(uint64_t seed);
+void tree_model(const char *root, const char *rel, uint64_t seed);
+/* The same model in n shards "<rel>-0000K-of-0000N.gguf". */
+void tree_shards(const char *root, const char *rel, int n);
+/* What is no model: mmproj, LoRA, vocabulary alone, importance matrix. */
+void tree_projector(const char *root, const char *rel);
+void tree_adapter(const char *root, const char *rel);
+void tree_vocab(const char *root, const char *rel);
+void tree_imatrix(const char *root, const char *rel);
+
+/* One line per entry, in order:
+ *   "model 0 pub/model/stem <- alias|alias" or "unsupported EAGAIN - <- alias" */
+char *tree_show(const struct store *s);
+/* One line per problem, in order: "EAGAIN path: why". */
+char *tree_problems(const struct store *s);
+
+#endif
