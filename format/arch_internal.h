@@ -303,6 +303,8 @@ void arch_prov_set(struct arch_ctx *x, enum arch_fid f, enum arch_origin o, cons
     __attribute__((format(printf, 4, 5)));
 void arch_prov_key(struct arch_ctx *x, enum arch_fid f, const char *key);
 int arch_values_resolve(struct arch_ctx *x);
+/* What the row says where a file has no key at all, for a config whose dimensions are set. */
+int arch_values_from_row(struct arch_config *c, struct err *e);
 int arch_tokens_resolve(struct arch_ctx *x);
 void arch_notes_keys(struct arch_ctx *x);
 int arch_report_build(struct arch_ctx *x, const struct arch_config *compat, const bool *has,

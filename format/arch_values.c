@@ -7,6 +7,7 @@
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define RMS_KEY "attention.layer_norm_rms_epsilon"
@@ -553,4 +554,33 @@ int arch_values_resolve(struct arch_ctx *x)
     if (!rc)
         rc = resolve_caps(x, r);
     return rc ? rc : resolve_scales(x, r);
+}
+
+int arch_values_from_row(struct arch_config *c, struct err *e)
+{
+    static const uint8_t empty[24] = {'G', 'G', 'U', 'F', 3}; /* no keys, no tensors */
+    struct source *src = NULL;
+    struct gguf *g = NULL;
+    struct arch_ctx *x = calloc(1, sizeof *x);
+    int rc = x ? 0 : err_set(e, -ENOMEM, "no memory for the resolver");
+    if (!rc)
+        rc = source_from_mem(&src, empty, sizeof empty, "no keys", e);
+    if (!rc)
+        rc = gguf_open(&g, &src, 1, e);
+    if (!rc && !(x->facts.layer = calloc(c->n_layer ? c->n_layer : 1, sizeof *x->facts.layer)))
+        rc = err_set(e, -ENOMEM, "no memory for %" PRIu32 " layers", c->n_layer);
+    if (!rc) {
+        x->g = g;
+        x->e = e;
+        x->row = arch_row_find(c->arch);
+        x->c = *c;
+        rc = arch_values_resolve(x);
+        *c = x->c;
+    }
+    if (x)
+        arch_facts_release(&x->facts);
+    free(x);
+    gguf_close(g);
+    source_close(src);
+    return rc;
 }
