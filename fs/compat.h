@@ -1,0 +1,32 @@
+/* What depends on the versions of libfuse and of the kernel; no #if about them elsewhere. */
+#ifndef APRFS_FS_COMPAT_H
+#define APRFS_FS_COMPAT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+struct fuse_conn_info;
+struct fuse_session;
+
+#define COMPAT_MAX_IO ((size_t)1 << 20) /* the largest read the kernel sends */
+
+/* One read that uses the source's cached pages where there are any and leaves none behind
+ * (RWF_DONTCACHE, Linux 6.14); a plain pread where the file system of dev does not know it, which
+ * is remembered. As pread(2). */
+ssize_t compat_pread_once(int fd, uint64_t dev, void *dst, size_t len, uint64_t off);
+
+/* Inside INIT: what we want of the kernel. Kept as text for status.txt. */
+void compat_negotiate(struct fuse_conn_info *conn);
+void compat_describe(char *dst, size_t size); /* "libfuse 3.14.0, kernel FUSE 7.45, granted: ..." */
+
+/* Serves until the session ends: one thread, or several with a descriptor each. 0, or a negative
+ * errno. */
+int compat_loop(struct fuse_session *se, bool single);
+unsigned compat_n_threads(void); /* that compat_loop may use */
+
+/* /sys/class/bdi/<dev>/read_ahead_kb; false where that is not permitted. */
+bool compat_set_readahead(dev_t dev, unsigned kb);
+
+#endif

@@ -1,0 +1,288 @@
+/* Control files and extended attributes: see ctl.h. */
+#include "fs/ctl.h"
+
+#include "format/store_text.h"
+#include "fs/compat.h"
+#include "fs/pinned.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define PREFIX   "user.aprfs."
+#define MAX_TEXT STORE_TEXT_XATTR_MAX
+
+/* Why every file is in tier 2, as far as this version can say. */
+#define TIER "2 this version serves every file through FUSE"
+
+static int text_printf(char **out, size_t *len, struct err *e, const char *fmt, ...)
+    __attribute__((format(printf, 4, 5)));
+static int text_printf(char **out, size_t *len, struct err *e, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    int n = vasprintf(out, fmt, ap);
+    va_end(ap);
+    if (n < 0)
+        return err_set(e, -ENOMEM, "no memory for a text");
+    *len = (size_t)n;
+    return 0;
+}
+
+/* Appends b (freed) to a. */
+static int text_join(char **a, size_t *a_len, char *b, size_t b_len, struct err *e)
+{
+    char *p = realloc(*a, *a_len + b_len + 1);
+    if (p) {
+        memcpy(p + *a_len, b, b_len);
+        *a = p;
+        *a_len += b_len;
+        p[*a_len] = '\0';
+    }
+    free(b);
+    return p ? 0 : err_set(e, -ENOMEM, "no memory for a text");
+}
+
+/* --- control files ------------------------------------------------------------------------ */
+
+/* The scan's problems and the mount's own; dir NULL: all. */
+static int problems(const struct tree *t, const char *dir, char **out, size_t *len, struct err *e)
+{
+    int rc = store_text_problems(t->scan->store, dir, out, len, e);
+    for (size_t i = 0; i < t->n_problem && rc == 0; i++) {
+        if (dir && strcmp(dir, t->problem[i].dir) != 0)
+            continue;
+        char *line = strdup(t->problem[i].line);
+        rc = line ? text_join(out, len, line, strlen(line), e)
+                  : err_set(e, -ENOMEM, "no memory for a text");
+        if (rc < 0)
+            free(*out);
+    }
+    return rc;
+}
+
+/* A figure of /proc/self/status in KiB, 0 if it is not there. */
+static uint64_t proc_status_kib(const char *name)
+{
+    char line[128];
+    uint64_t v = 0;
+    size_t n = strlen(name);
+    FILE *f = fopen("/proc/self/status", "re");
+    while (f && fgets(line, sizeof line, f))
+        if (strncmp(line, name, n) == 0 && line[n] == ':')
+            v = strtoull(line + n + 1, NULL, 10);
+    if (f)
+        fclose(f);
+    return v;
+}
+
+static int stats(struct fs *fs, char **out, size_t *len, struct err *e)
+{
+    struct watch_stats w;
+    watch_get_stats(fs->watch, &w);
+    return text_printf(
+        out, len, e,
+        "reads %" PRIu64 "\nread_bytes %" PRIu64 "\neio %" PRIu64 "\nstale %" PRIu64
+        "\nlease_breaks %" PRIu64 "\nopen_files %" PRIu64 "\nopens %" PRIu64 "\nfile_bytes %" PRIu64
+        "\nhead_bytes %" PRIu64 "\nconv_bytes %" PRIu64
+        "\ncache_mem_bytes %zu\ncache_file_bytes %zu\nnodes %zu\nrss_anon_kib %" PRIu64
+        "\nscans %" PRIu64 "\nlast_scan_ms %.0f\nheaders_parsed %" PRIu64 "\nevents %" PRIu64
+        "\nevent_overflows %" PRIu64 "\nwatched_directories %u\n",
+        atomic_load(&fs->n_read), atomic_load(&fs->n_read_bytes), atomic_load(&fs->n_eio),
+        atomic_load(&fs->n_stale), pinned_n_breaks(), atomic_load(&fs->env.n_open),
+        atomic_load(&fs->n_open_total), atomic_load(&fs->env.file_bytes),
+        atomic_load(&fs->env.mem_bytes), atomic_load(&fs->env.conv_bytes),
+        vcache_mem(fs->env.texts) + vcache_mem(fs->env.units), vcache_spilled(fs->env.texts),
+        nodes_count(fs->nodes), proc_status_kib("RssAnon"), w.n_scan, w.last_scan_ms, w.n_parsed,
+        w.n_event, w.n_overflow, w.n_dir);
+}
+
+static int status(struct fs *fs, char **out, size_t *len, struct err *e)
+{
+    struct watch_stats w;
+    char fuse[256];
+    watch_get_stats(fs->watch, &w);
+    compat_describe(fuse, sizeof fuse);
+    struct tree *t = nodes_tree(fs->nodes);
+    int rc = text_printf(
+        out, len, e,
+        "aprfs %s, pid %ld\n%s\nstore %s, layout %s\nprofile %s, values %s, footer none\n"
+        "models %zu, generation %" PRIu64 "\nthreads %u\nwatching: %s%s\ntier %s\n",
+        APRFS_VERSION, (long)getpid(), fuse, fs->root, store_kind_name(t->scan->store->kind),
+        vapr_profile_name(fs->opt.store.vapr.profile),
+        fs->opt.store.vapr.values == VAPR_VALUES_COMPAT ? "compat" : "reference", t->n_model,
+        t->generation, fs->opt.single ? 1 : compat_n_threads(), w.inotify ? "inotify" : "by ttl, ",
+        w.inotify ? "" : w.why_not, TIER);
+    tree_put(fs->nodes, t);
+    return rc;
+}
+
+int ctl_text(struct fs *fs, enum node_ctl which, char **out, size_t *len, struct err *e)
+{
+    struct tree *t;
+    int rc = -ENOENT;
+    switch (which) {
+    case CTL_VERSION:
+        return text_printf(out, len, e, "aprfs %s\n", APRFS_VERSION);
+    case CTL_STATS:
+        return stats(fs, out, len, e);
+    case CTL_STATUS:
+        return status(fs, out, len, e);
+    case CTL_INDEX:
+        t = nodes_tree(fs->nodes);
+        rc = store_text_index(t->scan->store, t->generation, out, len, e);
+        tree_put(fs->nodes, t);
+        return rc;
+    case CTL_PROBLEMS:
+        t = nodes_tree(fs->nodes);
+        rc = problems(t, NULL, out, len, e);
+        tree_put(fs->nodes, t);
+        return rc;
+    case N_CTL:
+        break;
+    }
+    return err_set(e, rc, "no such control file");
+}
+
+/* --- extended attributes ------------------------------------------------------------------ */
+
+static int generation(struct fs *fs, char **out, size_t *len, struct err *e)
+{
+    struct tree *t = nodes_tree(fs->nodes);
+    uint64_t g = t->generation;
+    tree_put(fs->nodes, t);
+    return text_printf(out, len, e, "%" PRIu64, g);
+}
+
+static int dir_xattr(struct fs *fs, struct node *n, const char *name, char **out, size_t *len,
+                     struct err *e)
+{
+    if (strcmp(name, "version") == 0)
+        return text_printf(out, len, e, "%s", APRFS_VERSION);
+    if (strcmp(name, "generation") == 0)
+        return generation(fs, out, len, e);
+    if (strcmp(name, "problems") != 0)
+        return err_set(e, -ENODATA, "no such attribute");
+    struct tree *t = nodes_tree(fs->nodes);
+    int rc = problems(t, *n->path ? n->path : NULL, out, len, e);
+    tree_put(fs->nodes, t);
+    if (rc < 0)
+        return rc;
+    while (*len > 0 && (*out)[*len - 1] == '\n')
+        (*out)[--*len] = '\0';
+    rc = *len == 0 ? -ENODATA : *len > MAX_TEXT ? -E2BIG : 0;
+    if (rc < 0)
+        free(*out);
+    return rc < 0 ? err_set(e, rc, "problems: %zu bytes", *len) : 0;
+}
+
+/* A text of the cache as a value, without a newline at its end. */
+static int cached_text(struct fs *fs, struct vfile *vf, enum vfile_text which, char **out,
+                       size_t *len, struct err *e)
+{
+    struct vcache_item *it;
+    int rc = vfile_text(vf, which, &it, e);
+    if (rc < 0)
+        return rc;
+    size_t n = vcache_item_len(it);
+    char *p = n > MAX_TEXT ? NULL : malloc(n + 1);
+    if (p)
+        rc = vcache_item_read(it, p, 0, n, e);
+    else
+        rc = n > MAX_TEXT ? err_set(e, -E2BIG, "%zu bytes: whole under .aprfs/extents/", n)
+                          : err_set(e, -ENOMEM, "no memory for a value");
+    vcache_put(fs->env.texts, it);
+    if (rc < 0) {
+        free(p);
+        return rc;
+    }
+    while (n > 0 && p[n - 1] == '\n')
+        n--;
+    p[n] = '\0';
+    *out = p;
+    *len = n;
+    return 0;
+}
+
+static int file_xattr(struct fs *fs, struct vfile *vf, const char *name, char **out, size_t *len,
+                      struct err *e)
+{
+    if (strcmp(name, "version") == 0)
+        return text_printf(out, len, e, "%s", APRFS_VERSION);
+    if (strcmp(name, "generation") == 0)
+        return generation(fs, out, len, e);
+    if (strcmp(name, "tier") == 0)
+        return text_printf(out, len, e, "%s", TIER);
+    if (strcmp(name, "extents") == 0)
+        return cached_text(fs, vf, VFILE_EXTENTS, out, len, e);
+    if (strcmp(name, "layout") == 0)
+        return cached_text(fs, vf, VFILE_LAYOUT, out, len, e);
+    const struct store_entry *en;
+    struct scan *s = vfile_entry(vf, &en);
+    char full[128];
+    snprintf(full, sizeof full, PREFIX "%s", name);
+    int rc = store_text_xattr(s->store, en, NULL, full, out, len, e);
+    scan_put(s);
+    return rc;
+}
+
+int ctl_xattr(struct fs *fs, struct node *n, const char *name, char **out, size_t *len,
+              struct err *e)
+{
+    if (strncmp(name, PREFIX, sizeof PREFIX - 1) != 0)
+        return err_set(e, -ENODATA, "no such attribute");
+    name += sizeof PREFIX - 1;
+    if (n->kind == NODE_DIR)
+        return dir_xattr(fs, n, name, out, len, e);
+    if (n->kind != NODE_APR)
+        return err_set(e, -ENODATA, "no such attribute");
+    struct vfile *vf = nodes_vfile(fs->nodes, n);
+    int rc = file_xattr(fs, vf, name, out, len, e);
+    vfile_put(vf);
+    return rc;
+}
+
+static int add_name(char **out, size_t *len, const char *name, struct err *e)
+{
+    char *p;
+    int n = asprintf(&p, PREFIX "%s", name);
+    return n < 0 ? err_set(e, -ENOMEM, "no memory for a list")
+                 : text_join(out, len, p, (size_t)n + 1, e);
+}
+
+int ctl_xattr_list(struct fs *fs, struct node *n, char **out, size_t *len, struct err *e)
+{
+    static const char *const own[] = {"version", "generation", "tier", "layout", "extents"};
+    *out = NULL;
+    *len = 0;
+    if (n->kind != NODE_DIR && n->kind != NODE_APR)
+        return 0;
+    int rc = 0;
+    struct vfile *vf = n->kind == NODE_APR ? nodes_vfile(fs->nodes, n) : NULL;
+    if (vf) {
+        const struct store_entry *en;
+        struct scan *s = vfile_entry(vf, &en);
+        rc = store_text_xattr_list(s->store, en, NULL, out, len, e);
+        scan_put(s);
+        vfile_put(vf);
+    }
+    for (size_t i = 0; i < (vf ? 5 : 2) && rc == 0; i++)
+        rc = add_name(out, len, own[i], e);
+    char *text;
+    size_t text_len;
+    struct err ignored;
+    if (rc == 0 && n->kind == NODE_DIR &&
+        dir_xattr(fs, n, "problems", &text, &text_len, &ignored) == 0) {
+        free(text);
+        rc = add_name(out, len, "problems", e);
+    }
+    if (rc < 0) {
+        free(*out);
+        *out = NULL;
+    }
+    return rc;
+}

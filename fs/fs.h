@@ -1,0 +1,32 @@
+/* What the parts of a running mount share. */
+#ifndef APRFS_FS_FS_H
+#define APRFS_FS_FS_H
+
+#include "fs/options.h"
+#include "fs/tree.h"
+#include "fs/vfile.h"
+#include "fs/watch.h"
+
+#include <stdatomic.h>
+#include <stdint.h>
+
+struct fuse_session;
+
+struct fs {
+    struct options opt;
+    struct tree_options tree_opt;
+    struct vfile_env env;
+    struct nodes *nodes;
+    struct watch *watch;
+    struct fuse_session *se;
+    double entry_timeout_s, attr_timeout_s;
+    char root[4096]; /* the store's real path */
+    /* Counters for stats.txt. */
+    atomic_uint_least64_t n_read, n_read_bytes, n_eio, n_stale, n_open_total;
+};
+
+/* Entry and attribute timeouts of names that exist; those that do not are asked again after 1 s. */
+#define FS_TIMEOUT_S          60.0
+#define FS_NEGATIVE_TIMEOUT_S 1.0
+
+#endif

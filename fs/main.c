@@ -1,0 +1,409 @@
+/* aprfs: mounts a folder of GGUF models as .apr files. Options, the way into the background, the
+ * threads beside the workers, the end. Messages go to stderr until the mount works. */
+#define FUSE_USE_VERSION 312
+#include "fs/compat.h"
+#include "fs/fs.h"
+#include "fs/log.h"
+#include "fs/mount.h"
+#include "fs/ops.h"
+#include "fs/pinned.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <fuse_lowlevel.h>
+#include <malloc.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define TEXT_MEM    ((size_t)16 << 20) /* heads and texts in memory */
+#define TEXT_SPILL  ((size_t)1 << 20)  /* from this size in a temporary file */
+#define TEXT_FILES  ((size_t)1 << 30)
+#define UNIT_MEM    ((size_t)16 << 20) /* converted units */
+#define HARD_END_MS 300
+
+struct daemon {
+    struct fs fs;
+    char source[PATH_MAX], dir[PATH_MAX];
+    dev_t dev;     /* of the mount, once it is there */
+    int report_fd; /* to the waiting parent; -1: none, or told */
+    int signal_fd, end_fd;
+    pthread_t keeper, herald;
+    bool keeper_runs, herald_runs;
+};
+
+/* What the child tells the parent. */
+struct report {
+    int code; /* exit code */
+    char msg[ERR_MSG_MAX];
+};
+
+static void report(struct daemon *d, int code, const char *msg)
+{
+    struct report r = {.code = code};
+    if (d->report_fd < 0) {
+        if (code)
+            log_line(LOG_ERROR, "%s", msg);
+        return;
+    }
+    snprintf(r.msg, sizeof r.msg, "%s", msg);
+    if (write(d->report_fd, &r, sizeof r) < 0)
+        log_line(LOG_ERROR, "%s", msg);
+    close(d->report_fd);
+    d->report_fd = -1;
+}
+
+/* The parent's half of going to the background. */
+static int wait_for_report(int fd)
+{
+    struct report r;
+    ssize_t n;
+    do
+        n = read(fd, &r, sizeof r);
+    while (n < 0 && errno == EINTR);
+    if (n != (ssize_t)sizeof r) {
+        fprintf(stderr, "aprfs: died before the mount was ready\n");
+        return 1;
+    }
+    if (r.code)
+        fprintf(stderr, "aprfs: %.*s\n", (int)sizeof r.msg, r.msg);
+    return r.code;
+}
+
+/* --- beside the workers ------------------------------------------------------------------- */
+
+/* Once the root can be listed, and only then, everybody who waits is told. */
+static void *herald_main(void *ctx)
+{
+    struct daemon *d = ctx;
+    struct fs *fs = &d->fs;
+    struct err e = {0};
+    char type[64];
+    DIR *dir = opendir(d->dir); /* waits for INIT */
+    errno = dir ? 0 : errno;
+    struct dirent *de = dir ? readdir(dir) : NULL;
+    if (!de) {
+        err_set(&e, -EIO, "%s: mounted, but cannot be listed: %s", d->dir, strerror(errno));
+        report(d, 1, e.msg);
+        if (dir)
+            closedir(dir);
+        if (mount_detach(d->dir, d->dev, &e) < 0)
+            log_line(LOG_ERROR, "%s", e.msg);
+        return NULL;
+    }
+    closedir(dir);
+    if (!mount_at(d->dir, &d->dev, type) || !compat_set_readahead(d->dev, 1024))
+        log_line(LOG_NOTE, "readahead stays at the kernel's default: no permission to raise it");
+    struct tree *t = nodes_tree(fs->nodes);
+    char text[512];
+    snprintf(text, sizeof text, "READY=1\nMAINPID=%ld\nSTATUS=%zu models of %.300s\n",
+             (long)getpid(), t->n_model, d->source);
+    if (t->n_model == 0)
+        log_line(LOG_WARN, "%s: no model to show; see .aprfs/problems.txt", d->source);
+    tree_put(fs->nodes, t);
+    mount_notify(text);
+    if (fs->opt.ready_fd >= 0) {
+        if (write(fs->opt.ready_fd, "READY\n", 6) < 0)
+            log_line(LOG_WARN, "ready-fd %d: %s", fs->opt.ready_fd, strerror(errno));
+        close(fs->opt.ready_fd);
+    }
+    if (!fs->opt.foreground) {
+        log_to_syslog(true);
+        int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+        for (int fd = 0; fd < 3 && null >= 0; fd++)
+            dup2(null, fd);
+        if (null > 2)
+            close(null);
+    }
+    report(d, 0, "");
+    return NULL;
+}
+
+/* Ends in any case: those who still read get ENOTCONN. */
+static void end_hard(struct daemon *d)
+{
+    struct pollfd p = {.fd = d->end_fd, .events = POLLIN};
+    if (poll(&p, 1, HARD_END_MS) > 0)
+        return; /* nobody had a file open: the ordinary end is under way */
+    log_line(LOG_WARN, "ended with files open: their readers get ENOTCONN");
+    _exit(0);
+}
+
+/* Signals, lease breaks among them, which must not wait for a scan. */
+static void *keeper_main(void *ctx)
+{
+    struct daemon *d = ctx;
+    struct err e;
+    int n_term = 0;
+    for (;;) {
+        struct pollfd p[2] = {{.fd = d->signal_fd, .events = POLLIN},
+                              {.fd = d->end_fd, .events = POLLIN}};
+        struct signalfd_siginfo si;
+        poll(p, 2, -1);
+        if (p[1].revents)
+            return NULL;
+        if (read(d->signal_fd, &si, sizeof si) != (ssize_t)sizeof si)
+            continue;
+        if ((int)si.ssi_signo == pinned_lease_signal()) {
+            pinned_lease_broken(si.ssi_fd);
+        } else if (si.ssi_signo == SIGIO) {
+            pinned_lease_broken(-1);
+        } else if (si.ssi_signo == SIGHUP) {
+            watch_kick(d->fs.watch);
+        } else {
+            watch_disarm(d->fs.watch);
+            mount_notify("STOPPING=1\n");
+            if (mount_detach(d->dir, d->dev, &e) < 0) {
+                log_line(LOG_ERROR, "%s", e.msg);
+                fuse_session_exit(d->fs.se);
+                n_term++;
+            }
+            if (si.ssi_signo == SIGINT || n_term++ > 0)
+                end_hard(d);
+        }
+    }
+}
+
+static int start_thread(pthread_t *t, bool *runs, void *(*main_fn)(void *), void *ctx,
+                        struct err *e)
+{
+    int rc = pthread_create(t, NULL, main_fn, ctx);
+    *runs = rc == 0;
+    return rc ? err_set(e, -rc, "thread: %s", strerror(rc)) : 0;
+}
+
+/* --- set-up ------------------------------------------------------------------------------- */
+
+static void on_stale(void *ctx, struct vfile *vf, const char *why)
+{
+    struct fs *fs = ctx;
+    atomic_fetch_add(&fs->n_stale, 1);
+    const struct store_entry *en;
+    struct scan *s = vfile_entry(vf, &en);
+    log_line(LOG_WARN, "%s/%s/%s.apr: %s; open handles get EIO", en->publisher, en->model, en->stem,
+             why);
+    scan_put(s);
+    watch_stale(fs->watch, vfile_ino(vf));
+}
+
+static void fuse_says(enum fuse_log_level level, const char *fmt, va_list ap)
+{
+    char line[512];
+    vsnprintf(line, sizeof line, fmt, ap);
+    line[strcspn(line, "\n")] = '\0';
+    log_line(level <= FUSE_LOG_ERR ? LOG_ERROR : LOG_NOTE, "%s", line);
+}
+
+static int fs_setup(struct daemon *d, struct err *e)
+{
+    struct fs *fs = &d->fs;
+    const struct options *o = &fs->opt;
+    fs->tree_opt = (struct tree_options){
+        .uid = o->uid,
+        .gid = o->gid,
+        .umask = o->umask,
+        .links = o->links,
+        .narrow =
+            geteuid() == 0 && o->allow_other && !o->uid_given && !o->gid_given && !o->umask_given,
+    };
+    fs->env.lease = true;
+    fs->env.stale = on_stale;
+    fs->env.ctx = fs;
+    int rc = vcache_new(&fs->env.texts, TEXT_MEM, TEXT_SPILL, TEXT_FILES, e);
+    if (rc == 0)
+        rc = vcache_new(&fs->env.units, UNIT_MEM, 0, 0, e);
+    if (rc == 0)
+        rc = nodes_new(&fs->nodes, e);
+    if (rc == 0)
+        rc = watch_new(&fs->watch, fs, e);
+    return rc;
+}
+
+static int session_new(struct daemon *d, struct err *e)
+{
+    const struct options *o = &d->fs.opt;
+    struct fuse_args args = FUSE_ARGS_INIT(0, NULL);
+    char *opts = NULL, name[PATH_MAX + 16], type[128];
+    snprintf(name, sizeof name, "fsname=%s", o->fsname ? o->fsname : d->source);
+    snprintf(type, sizeof type, "subtype=%s", o->subtype);
+    int bad = fuse_opt_add_opt(&opts, "ro,nosuid,nodev,default_permissions") |
+              fuse_opt_add_opt_escaped(&opts, name) | fuse_opt_add_opt_escaped(&opts, type);
+    if (o->allow_other)
+        bad |= fuse_opt_add_opt(&opts, "allow_other");
+    if (o->allow_root)
+        bad |= fuse_opt_add_opt(&opts, "allow_root");
+    if (o->auto_unmount)
+        bad |= fuse_opt_add_opt(&opts, "auto_unmount");
+    bad |= fuse_opt_add_arg(&args, "aprfs") | fuse_opt_add_arg(&args, "-o") |
+           fuse_opt_add_arg(&args, opts);
+    if (o->debug)
+        bad |= fuse_opt_add_arg(&args, "-d");
+    if (!bad)
+        d->fs.se = fuse_session_new(&args, &ops_table, sizeof ops_table, &d->fs);
+    fuse_opt_free_args(&args);
+    free(opts);
+    return d->fs.se ? 0 : err_set(e, -EINVAL, "no FUSE session");
+}
+
+static int block_signals(struct daemon *d, struct err *e)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGHUP);
+    sigaddset(&set, SIGIO);
+    sigaddset(&set, pinned_lease_signal());
+    signal(SIGPIPE, SIG_IGN);
+    pthread_sigmask(SIG_BLOCK, &set, NULL);
+    d->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    d->end_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (d->signal_fd < 0 || d->end_fd < 0)
+        return err_set(e, -errno, "signalfd: %s", strerror(errno));
+    return 0;
+}
+
+static void stop_threads(struct daemon *d)
+{
+    uint64_t one = 1;
+    if (write(d->end_fd, &one, sizeof one) < 0)
+        abort(); /* an eventfd of ours takes a one */
+    if (d->herald_runs)
+        pthread_join(d->herald, NULL);
+    if (d->keeper_runs)
+        pthread_join(d->keeper, NULL);
+}
+
+/* From the first scan to the end of the mount. */
+static int serve(struct daemon *d, struct err *e)
+{
+    struct fs *fs = &d->fs;
+    char type[64];
+    bool mounted = false;
+    int rc = block_signals(d, e);
+    if (rc == 0)
+        rc = fs_setup(d, e);
+    if (rc == 0)
+        rc = session_new(d, e);
+    if (rc == 0 && fuse_session_mount(fs->se, d->dir) != 0)
+        rc = err_set(e, -EIO, "%s: cannot be mounted (see above)", d->dir);
+    mounted = rc == 0;
+    if (mounted && !mount_at(d->dir, &d->dev, type))
+        rc = err_set(e, -EIO, "%s: mounted, but not in /proc/self/mountinfo", d->dir);
+    if (rc == 0)
+        rc = watch_start(fs->watch, e);
+    if (rc == 0)
+        rc = start_thread(&d->keeper, &d->keeper_runs, keeper_main, d, e);
+    if (rc == 0)
+        rc = start_thread(&d->herald, &d->herald_runs, herald_main, d, e);
+    if (rc == 0) {
+        rc = compat_loop(fs->se, fs->opt.single);
+        if (rc < 0)
+            err_set(e, rc, "session: %s", strerror(-rc));
+    }
+    if (fs->watch)
+        watch_disarm(fs->watch);
+    if (mounted)
+        fuse_session_unmount(fs->se);
+    stop_threads(d);
+    watch_free(fs->watch);
+    if (fs->se)
+        fuse_session_destroy(fs->se);
+    nodes_free(fs->nodes);
+    vcache_free(fs->env.units);
+    vcache_free(fs->env.texts);
+    return rc;
+}
+
+static void raise_limits(void)
+{
+    struct rlimit r;
+    if (getrlimit(RLIMIT_NOFILE, &r) == 0 && r.rlim_cur < r.rlim_max) {
+        r.rlim_cur = r.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &r);
+    }
+    mallopt(M_ARENA_MAX, 2);
+    mallopt(M_MMAP_THRESHOLD, 256 << 10); /* fixed, so that what a plan took goes back */
+    mallopt(M_TRIM_THRESHOLD, 256 << 10);
+}
+
+/* Descriptors 0 to 2 exist, whatever started us. */
+static void fill_stdio(void)
+{
+    int fd;
+    do
+        fd = open("/dev/null", O_RDWR);
+    while (fd >= 0 && fd < 3);
+    if (fd >= 3)
+        close(fd);
+}
+
+/* 0: we are the child (or stay in the foreground); > 0: the parent, with its exit code + 1. */
+static int go_background(struct daemon *d, struct err *e)
+{
+    int fd[2];
+    if (d->fs.opt.foreground)
+        return 0;
+    if (pipe2(fd, O_CLOEXEC) < 0)
+        return err_set(e, -errno, "pipe: %s", strerror(errno));
+    pid_t pid = fork();
+    if (pid < 0)
+        return err_set(e, -errno, "fork: %s", strerror(errno));
+    if (pid > 0) {
+        close(fd[1]);
+        return wait_for_report(fd[0]) + 1;
+    }
+    close(fd[0]);
+    d->report_fd = fd[1];
+    setsid();
+    return chdir("/") < 0 ? err_set(e, -errno, "chdir: %s", strerror(errno)) : 0;
+}
+
+int main(int argc, char **argv)
+{
+    static struct daemon d = {.report_fd = -1, .signal_fd = -1, .end_fd = -1};
+    struct err e = {0};
+    fill_stdio();
+    if (options_parse(&d.fs.opt, argc, argv, &e) < 0) {
+        fprintf(stderr, "aprfs: %s\naprfs: -h lists the options\n", e.msg);
+        return 2;
+    }
+    if (d.fs.opt.help || d.fs.opt.version) {
+        if (d.fs.opt.help)
+            options_help(stdout);
+        else
+            puts("aprfs " APRFS_VERSION);
+        return fflush(stdout) == 0 ? 0 : 1;
+    }
+    int rc = mount_check(&d.fs.opt, d.source, d.dir, &e);
+    if (rc < 0) {
+        fprintf(stderr, "aprfs: %s\n", e.msg);
+        return 1;
+    }
+    d.fs.opt.source = d.source;
+    snprintf(d.fs.root, sizeof d.fs.root, "%s", d.source);
+    if (d.fs.opt.ready_fd >= 0 && fcntl(d.fs.opt.ready_fd, F_SETFD, FD_CLOEXEC) < 0) {
+        fprintf(stderr, "aprfs: --ready-fd %d: %s\n", d.fs.opt.ready_fd, strerror(errno));
+        return 2;
+    }
+    fuse_set_log_func(fuse_says);
+    raise_limits();
+    rc = go_background(&d, &e);
+    if (rc > 0)
+        return rc - 1;
+    if (rc == 0)
+        rc = serve(&d, &e);
+    if (rc < 0)
+        report(&d, 1, e.msg);
+    return rc < 0;
+}

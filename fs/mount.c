@@ -1,0 +1,181 @@
+/* Around the session: see mount.h. */
+#include "fs/mount.h"
+
+#include "fs/log.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+extern char **environ;
+
+/* "\040" and the like, as the kernel writes blanks in mountinfo. */
+static void unescape(char *s)
+{
+    char *d = s;
+    for (; *s; s++) {
+        if (s[0] == '\\' && s[1] >= '0' && s[1] <= '3' && s[2] >= '0' && s[2] <= '7' &&
+            s[3] >= '0' && s[3] <= '7') {
+            *d++ = (char)((s[1] - '0') << 6 | (s[2] - '0') << 3 | (s[3] - '0'));
+            s += 3;
+        } else {
+            *d++ = *s;
+        }
+    }
+    *d = '\0';
+}
+
+bool mount_at(const char *dir, dev_t *dev, char type[64])
+{
+    FILE *f = fopen("/proc/self/mountinfo", "re");
+    char *line = NULL;
+    size_t cap = 0;
+    bool found = false;
+    while (f && getline(&line, &cap, f) > 0) {
+        unsigned maj, min;
+        int at = 0, end = 0;
+        /* id parent major:minor root mountpoint options [fields] - type source super-options */
+        if (sscanf(line, "%*d %*d %u:%u %*s %n%*s%n", &maj, &min, &at, &end) < 2 || end <= at)
+            continue;
+        char *sep = strstr(line + end, " - ");
+        line[end] = '\0';
+        unescape(line + at);
+        if (!sep || strcmp(line + at, dir) != 0)
+            continue;
+        found = true; /* the last one is the topmost */
+        *dev = makedev(maj, min);
+        if (sscanf(sep + 3, "%63s", type) != 1)
+            type[0] = '\0';
+    }
+    free(line);
+    if (f)
+        fclose(f);
+    return found;
+}
+
+static bool is_inside(const char *path, const char *root)
+{
+    size_t n = strlen(root);
+    if (strcmp(root, "/") == 0)
+        return true;
+    return strncmp(path, root, n) == 0 && (path[n] == '/' || path[n] == '\0');
+}
+
+static bool conf_allows_other(void)
+{
+    FILE *f = fopen("/etc/fuse.conf", "re");
+    char line[256];
+    bool yes = false;
+    while (f && fgets(line, sizeof line, f))
+        yes = yes || strcmp(line, "user_allow_other\n") == 0;
+    if (f)
+        fclose(f);
+    return yes;
+}
+
+static int check_dir(const char *path, char real[PATH_MAX], struct err *e)
+{
+    struct stat st;
+    if (stat(path, &st) < 0) {
+        int rc = -errno;
+        if (rc == -ENOTCONN)
+            return err_set(e, rc, "%s: a dead mount is there: run fusermount3 -u %s", path, path);
+        return err_set(e, rc, "%s: %s", path, strerror(-rc));
+    }
+    if (!S_ISDIR(st.st_mode))
+        return err_set(e, -ENOTDIR, "%s: not a directory", path);
+    if (!realpath(path, real))
+        return err_set(e, -errno, "%s: %s", path, strerror(errno));
+    return 0;
+}
+
+int mount_check(const struct options *o, char source[PATH_MAX], char dir[PATH_MAX], struct err *e)
+{
+    int rc = check_dir(o->source, source, e);
+    if (rc == 0)
+        rc = check_dir(o->mountpoint, dir, e);
+    if (rc < 0)
+        return rc;
+    if (is_inside(dir, source) || is_inside(source, dir))
+        return err_set(e, -EINVAL,
+                       "%s and %s: one is inside the other; the mount would show itself", source,
+                       dir);
+    dev_t dev;
+    char type[64];
+    if (mount_at(dir, &dev, type) && strcmp(type, "fuse.aprfs") == 0)
+        return err_set(e, -EBUSY, "%s: an aprfs mount already", dir);
+    if (access("/dev/fuse", F_OK) < 0)
+        return err_set(e, -ENODEV,
+                       "no /dev/fuse here; aprd and aprtool open the .gguf files of %s directly",
+                       source);
+    if (o->allow_other && geteuid() != 0 && !conf_allows_other())
+        return err_set(e, -EPERM,
+                       "allow_other needs the line 'user_allow_other' in /etc/fuse.conf");
+    return 0;
+}
+
+/* What setuid fusermount3 does for those who may not unmount themselves. */
+static int spawn_fusermount(const char *dir, struct err *e)
+{
+    char *const argv[] = {(char *)"fusermount3", (char *)"-u",           (char *)"-z", (char *)"-q",
+                          (char *)"--",          (char *)(uintptr_t)dir, NULL};
+    posix_spawnattr_t attr;
+    sigset_t none;
+    pid_t pid;
+    sigemptyset(&none);
+    posix_spawnattr_init(&attr);
+    posix_spawnattr_setsigmask(&attr, &none);
+    posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK);
+    int rc = posix_spawnp(&pid, argv[0], NULL, &attr, argv, environ);
+    posix_spawnattr_destroy(&attr);
+    if (rc)
+        return err_set(e, -rc, "fusermount3: %s", strerror(rc));
+    int status;
+    while (waitpid(pid, &status, 0) < 0)
+        if (errno != EINTR)
+            return err_set(e, -errno, "fusermount3: %s", strerror(errno));
+    if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
+        return err_set(e, -EPERM, "fusermount3 -uz %s failed", dir);
+    return 0;
+}
+
+int mount_detach(const char *dir, dev_t dev, struct err *e)
+{
+    dev_t now;
+    char type[64];
+    if (!mount_at(dir, &now, type) || now != dev)
+        return 0; /* gone already, or somebody else's */
+    if (umount2(dir, MNT_DETACH | UMOUNT_NOFOLLOW) == 0)
+        return 0;
+    return spawn_fusermount(dir, e);
+}
+
+void mount_notify(const char *s)
+{
+    const char *path = getenv("NOTIFY_SOCKET");
+    struct sockaddr_un a = {.sun_family = AF_UNIX};
+    if (!path || (path[0] != '/' && path[0] != '@') || strlen(path) >= sizeof a.sun_path)
+        return;
+    strcpy(a.sun_path, path);
+    if (path[0] == '@')
+        a.sun_path[0] = '\0'; /* the abstract name space */
+    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return;
+    socklen_t len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(path));
+    if (sendto(fd, s, strlen(s), MSG_NOSIGNAL, (struct sockaddr *)&a, len) < 0)
+        log_line(LOG_WARN, "NOTIFY_SOCKET %s: %s", path, strerror(errno));
+    close(fd);
+}

@@ -1,0 +1,27 @@
+/* Around the session: what is checked before mounting, who is told when it works, how it ends. */
+#ifndef APRFS_FS_MOUNT_H
+#define APRFS_FS_MOUNT_H
+
+#include "format/err.h"
+#include "fs/options.h"
+
+#include <limits.h>
+#include <stdbool.h>
+#include <sys/types.h>
+
+/* Real paths of both sides, or why that mount is refused: no /dev/fuse, no directory, one inside the
+ * other, an aprfs mount or a dead one there already, allow_other without permission. -ENODEV,
+ * -ENOTDIR, -EINVAL, -EBUSY, -ENOTCONN, -EPERM, or what the path gave. */
+int mount_check(const struct options *o, char source[PATH_MAX], char dir[PATH_MAX], struct err *e);
+
+/* The file system mounted exactly at dir (a real path), by /proc/self/mountinfo: its device and
+ * type; false: none. */
+bool mount_at(const char *dir, dev_t *dev, char type[64]);
+
+/* Takes the mount away from the tree, if it still is the one of dev; open files go on (lazy). */
+int mount_detach(const char *dir, dev_t dev, struct err *e);
+
+/* Sends s ("READY=1\n...") to $NOTIFY_SOCKET, if there is one. */
+void mount_notify(const char *s);
+
+#endif

@@ -1,0 +1,648 @@
+/* FUSE operations: see ops.h. */
+#define FUSE_USE_VERSION 312
+#include "fs/ops.h"
+
+#include "fs/compat.h"
+#include "fs/ctl.h"
+#include "fs/fs.h"
+#include "fs/log.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <fuse_lowlevel.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/statvfs.h>
+
+#define RESCAN_WAIT_MS 1000 /* an open that met a changed source waits that long for its new name */
+
+/* What an open file or directory holds; fi->fh. */
+struct handle {
+    struct node *node;
+    struct vfile *vf;         /* open, for a .apr */
+    struct vcache_item *item; /* sibling or extents */
+    char *text;               /* control file */
+    size_t text_len;
+    struct tree *tree; /* a directory's snapshot */
+    const struct tree_dir *dir;
+};
+
+static struct fs *fs_of(fuse_req_t req)
+{
+    return fuse_req_userdata(req);
+}
+
+static struct handle *handle_of(const struct fuse_file_info *fi)
+{
+    return (struct handle *)(uintptr_t)fi->fh;
+}
+
+/* --- nodes -------------------------------------------------------------------------------- */
+
+static enum vfile_text text_of(enum node_kind k)
+{
+    return k == NODE_TOKENIZER ? VFILE_TOKENIZER : k == NODE_CONFIG ? VFILE_CONFIG : VFILE_EXTENTS;
+}
+
+static bool is_text(const struct node *n)
+{
+    return n->kind == NODE_TOKENIZER || n->kind == NODE_CONFIG || n->kind == NODE_EXTENTS;
+}
+
+static int item_get(struct fs *fs, struct node *n, struct vcache_item **out, struct err *e)
+{
+    struct vfile *vf = nodes_vfile(fs->nodes, n);
+    int rc = vfile_text(vf, text_of(n->kind), out, e);
+    vfile_put(vf);
+    return rc;
+}
+
+/* The size must be true in the first stat: a text is made once to know it. */
+static int settle_size(struct fs *fs, struct node *n, struct err *e)
+{
+    if (atomic_load(&n->size) != NODE_SIZE_UNKNOWN)
+        return 0;
+    if (is_text(n)) {
+        struct vcache_item *it;
+        int rc = item_get(fs, n, &it, e);
+        if (rc < 0)
+            return rc;
+        atomic_store(&n->size, vcache_item_len(it));
+        vcache_put(fs->env.texts, it);
+    }
+    return 0;
+}
+
+static int full_stat(struct fs *fs, struct node *n, struct stat *st, struct err *e)
+{
+    int rc = settle_size(fs, n, e);
+    if (rc < 0)
+        return rc;
+    node_stat(n, st);
+    if (n->kind == NODE_CTL) {
+        char *text;
+        size_t len;
+        rc = ctl_text(fs, n->ctl, &text, &len, e);
+        if (rc < 0)
+            return rc;
+        free(text);
+        st->st_size = (off_t)len;
+        st->st_blocks = (blkcnt_t)((len + 511) / 512);
+    }
+    return 0;
+}
+
+static void set_entry(struct fs *fs, const struct node *n, const struct stat *st,
+                      struct fuse_entry_param *p)
+{
+    *p = (struct fuse_entry_param){.ino = n->ino, .generation = 1, .attr = *st};
+    bool passing = n->kind == NODE_CTL || (n->kind == NODE_APR && vfile_stale(n->vf));
+    p->entry_timeout = passing ? 0 : fs->entry_timeout_s;
+    p->attr_timeout = passing ? 0 : fs->attr_timeout_s;
+}
+
+static void reply_failed(fuse_req_t req, const struct node *n, const char *what, int rc,
+                         const struct err *e)
+{
+    log_line(LOG_WARN, "%s: %s: %s", n->path, what, e->msg);
+    fuse_reply_err(req, -rc);
+}
+
+/* --- lookup and attributes ---------------------------------------------------------------- */
+
+/* "." and ".." by number, which NFS asks for; the kernel's own walks never do. */
+static struct node *lookup_dot(struct fs *fs, uint64_t ino, const char *name)
+{
+    struct node *n = nodes_find(fs->nodes, ino);
+    if (n && name[1] == '.') {
+        struct node *up = nodes_find(fs->nodes, n->parent);
+        nodes_put(fs->nodes, n);
+        n = up;
+    }
+    if (n)
+        nodes_add_lookup(fs->nodes, n);
+    return n;
+}
+
+static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+    struct fs *fs = fs_of(req);
+    struct fuse_entry_param p = {.entry_timeout = FS_NEGATIVE_TIMEOUT_S};
+    struct node *n = NULL;
+    watch_touch(fs->watch);
+    if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0) {
+        n = lookup_dot(fs, parent, name);
+        if (!n) {
+            fuse_reply_err(req, ESTALE);
+            return;
+        }
+    } else if (nodes_lookup(fs->nodes, parent, name, &n) < 0) {
+        fuse_reply_entry(req, &p); /* ino 0: there is none, and that may be remembered */
+        return;
+    }
+    struct stat st;
+    struct err e;
+    int rc = full_stat(fs, n, &st, &e);
+    if (rc < 0) {
+        nodes_forget(fs->nodes, n->ino, 1);
+        reply_failed(req, n, "lookup", rc, &e);
+    } else {
+        set_entry(fs, n, &st, &p);
+        if (fuse_reply_entry(req, &p) < 0)
+            nodes_forget(fs->nodes, n->ino, 1); /* interrupted: the kernel does not count it */
+    }
+    nodes_put(fs->nodes, n);
+}
+
+static void op_forget(fuse_req_t req, fuse_ino_t ino, uint64_t nlookup)
+{
+    nodes_forget(fs_of(req)->nodes, ino, nlookup);
+    fuse_reply_none(req);
+}
+
+static void op_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *f)
+{
+    for (size_t i = 0; i < count; i++)
+        nodes_forget(fs_of(req)->nodes, f[i].ino, f[i].nlookup);
+    fuse_reply_none(req);
+}
+
+static struct node *node_or_stale(fuse_req_t req, fuse_ino_t ino)
+{
+    struct node *n = nodes_find(fs_of(req)->nodes, ino);
+    if (!n)
+        fuse_reply_err(req, ESTALE);
+    return n;
+}
+
+static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+    (void)fi;
+    struct fs *fs = fs_of(req);
+    struct node *n = node_or_stale(req, ino);
+    if (!n)
+        return;
+    struct stat st;
+    struct err e;
+    int rc = full_stat(fs, n, &st, &e);
+    if (rc < 0)
+        reply_failed(req, n, "stat", rc, &e);
+    else
+        fuse_reply_attr(req, &st, n->kind == NODE_CTL ? 0 : fs->attr_timeout_s);
+    nodes_put(fs->nodes, n);
+}
+
+static void op_readlink(fuse_req_t req, fuse_ino_t ino)
+{
+    struct node *n = node_or_stale(req, ino);
+    if (!n)
+        return;
+    if (n->kind == NODE_LINK)
+        fuse_reply_readlink(req, n->target);
+    else
+        fuse_reply_err(req, EINVAL);
+    nodes_put(fs_of(req)->nodes, n);
+}
+
+static void op_statfs(fuse_req_t req, fuse_ino_t ino)
+{
+    (void)ino;
+    /* No blocks: nothing is stored here. */
+    struct statvfs st = {.f_bsize = 4096,
+                         .f_frsize = 4096,
+                         .f_files = nodes_count(fs_of(req)->nodes),
+                         .f_namemax = 255,
+                         .f_flag = ST_RDONLY | ST_NOSUID | ST_NODEV};
+    fuse_reply_statfs(req, &st);
+}
+
+/* --- open and read ------------------------------------------------------------------------ */
+
+static void handle_free(struct fs *fs, struct handle *h)
+{
+    if (!h)
+        return;
+    if (h->vf) {
+        vfile_close(h->vf);
+        vfile_put(h->vf);
+    }
+    vcache_put(fs->env.texts, h->item);
+    free(h->text);
+    tree_put(fs->nodes, h->tree);
+    nodes_put(fs->nodes, h->node);
+    free(h);
+}
+
+static int open_apr(struct fs *fs, struct handle *h, struct err *e)
+{
+    struct vfile *vf = nodes_vfile(fs->nodes, h->node);
+    int rc = vfile_open(vf, e);
+    if (rc < 0) {
+        vfile_put(vf);
+        /* Changed, or being written: the kernel looks the name up again on ESTALE, so the new tree
+         * shall be there by then. */
+        if (rc == -ESTALE || rc == -EAGAIN) {
+            watch_rescan(fs->watch, RESCAN_WAIT_MS);
+            rc = -ESTALE;
+        }
+        return rc;
+    }
+    h->vf = vf;
+    atomic_fetch_add(&fs->n_open_total, 1);
+    return 0;
+}
+
+static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+    struct fs *fs = fs_of(req);
+    if ((fi->flags & O_ACCMODE) != O_RDONLY || (fi->flags & O_TRUNC)) {
+        fuse_reply_err(req, EROFS);
+        return;
+    }
+    struct node *n = node_or_stale(req, ino);
+    if (!n)
+        return;
+    struct err e;
+    struct handle *h = calloc(1, sizeof *h);
+    if (!h) {
+        nodes_put(fs->nodes, n);
+        fuse_reply_err(req, ENOMEM);
+        return;
+    }
+    h->node = n;
+    int rc = err_set(&e, -EISDIR, "not a file");
+    if (n->kind == NODE_APR)
+        rc = open_apr(fs, h, &e);
+    else if (is_text(n))
+        rc = item_get(fs, n, &h->item, &e);
+    else if (n->kind == NODE_CTL)
+        rc = ctl_text(fs, n->ctl, &h->text, &h->text_len, &e);
+    if (rc < 0) {
+        if (rc != -ESTALE)
+            log_line(LOG_WARN, "%s: open: %s", n->path, e.msg);
+        fuse_reply_err(req, -rc);
+        handle_free(fs, h);
+        return;
+    }
+    fi->fh = (uintptr_t)h;
+    fi->direct_io = n->kind == NODE_CTL || (n->kind == NODE_APR && fs->opt.cache == CACHE_NEVER);
+    /* One inode is one content for ever, so what the kernel has cached of it stays true. */
+    fi->keep_cache = !fi->direct_io;
+    fi->noflush = 1;
+    if (fuse_reply_open(req, fi) < 0)
+        handle_free(fs, h);
+}
+
+static void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+    (void)ino;
+    handle_free(fs_of(req), handle_of(fi));
+    fuse_reply_err(req, 0);
+}
+
+/* One page-aligned buffer per worker, made at its first read and gone with the thread. */
+static pthread_key_t buffer_key;
+static pthread_once_t buffer_once = PTHREAD_ONCE_INIT;
+
+static void buffer_free(void *p)
+{
+    munmap(p, COMPAT_MAX_IO);
+}
+
+static void buffer_init(void)
+{
+    if (pthread_key_create(&buffer_key, buffer_free) != 0)
+        abort();
+}
+
+static void *buffer_get(void)
+{
+    pthread_once(&buffer_once, buffer_init);
+    void *p = pthread_getspecific(buffer_key);
+    if (p)
+        return p;
+    p = mmap(NULL, COMPAT_MAX_IO, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED)
+        return NULL;
+    if (pthread_setspecific(buffer_key, p) != 0) {
+        munmap(p, COMPAT_MAX_IO);
+        return NULL;
+    }
+    return p;
+}
+
+static int read_handle(struct handle *h, void *dst, uint64_t off, size_t size, size_t *got,
+                       struct err *e)
+{
+    if (h->vf)
+        return vfile_read(h->vf, dst, off, size, got, e);
+    size_t len = h->item ? vcache_item_len(h->item) : h->text_len;
+    *got = off >= len ? 0 : len - off < size ? len - off : size;
+    if (*got == 0)
+        return 0;
+    if (h->item)
+        return vcache_item_read(h->item, dst, off, *got, e);
+    memcpy(dst, h->text + off, *got);
+    return 0;
+}
+
+static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
+                    struct fuse_file_info *fi)
+{
+    (void)ino;
+    struct fs *fs = fs_of(req);
+    struct handle *h = handle_of(fi);
+    void *buf = buffer_get();
+    struct err e;
+    size_t got = 0;
+    /* The size was agreed on at INIT; a larger request would be the kernel's mistake. */
+    int rc = !buf                   ? err_set(&e, -ENOMEM, "no memory for a buffer")
+             : size > COMPAT_MAX_IO ? err_set(&e, -EINVAL, "read of %zu bytes", size)
+                                    : read_handle(h, buf, (uint64_t)off, size, &got, &e);
+    atomic_fetch_add_explicit(&fs->n_read, 1, memory_order_relaxed);
+    if (rc < 0) {
+        atomic_fetch_add(&fs->n_eio, 1);
+        if (!h->vf || !vfile_stale(h->vf)) /* that was said once already */
+            log_line(LOG_WARN, "%s: %s", h->node->path, e.msg);
+        fuse_reply_err(req, -rc);
+        return;
+    }
+    atomic_fetch_add_explicit(&fs->n_read_bytes, got, memory_order_relaxed);
+    fuse_reply_buf(req, buf, got);
+}
+
+/* --- directories -------------------------------------------------------------------------- */
+
+static void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+    struct fs *fs = fs_of(req);
+    watch_touch(fs->watch);
+    struct node *n = node_or_stale(req, ino);
+    if (!n)
+        return;
+    struct handle *h = calloc(1, sizeof *h);
+    if (!h || n->kind != NODE_DIR) {
+        free(h);
+        nodes_put(fs->nodes, n);
+        fuse_reply_err(req, h ? ENOTDIR : ENOMEM);
+        return;
+    }
+    h->node = n;
+    h->tree = nodes_tree(fs->nodes);
+    h->dir = tree_find_dir(h->tree, ino); /* NULL: it left the tree, and is empty */
+    fi->fh = (uintptr_t)h;
+    if (fuse_reply_open(req, fi) < 0)
+        handle_free(fs, h);
+}
+
+/* Entry at offset off as name and node; 0 and 1 are "." and "..". NULL past the end. */
+static const char *entry_at(struct fs *fs, struct handle *h, off_t off, struct node **n)
+{
+    *n = NULL;
+    if (off == 0 || off == 1) {
+        *n = off == 0 ? NULL : nodes_find(fs->nodes, h->node->parent);
+        return off == 0 ? "." : "..";
+    }
+    size_t i = (size_t)off - 2;
+    if (!h->dir || i >= h->dir->n)
+        return NULL;
+    *n = h->dir->entry[i].node;
+    return h->dir->entry[i].name;
+}
+
+/* Puts one entry into buf; returns its bytes, > size if it does not fit. */
+static size_t put_entry(fuse_req_t req, char *buf, size_t size, const char *name, struct node *n,
+                        off_t next, bool plus)
+{
+    struct fs *fs = fs_of(req);
+    struct stat st;
+    node_stat(n, &st);
+    if (!plus)
+        return fuse_add_direntry(req, buf, size, name, &st, next);
+    bool dot = name[0] == '.' && (name[1] == '\0' || (name[1] == '.' && name[2] == '\0'));
+    struct fuse_entry_param p = {.attr = st}; /* ino 0: a name alone, for the size is not known */
+    bool counted = !dot && n->kind != NODE_CTL && atomic_load(&n->size) != NODE_SIZE_UNKNOWN;
+    if (counted)
+        set_entry(fs, n, &st, &p);
+    size_t len = fuse_add_direntry_plus(req, buf, size, name, &p, next);
+    if (counted && len <= size)
+        nodes_add_lookup(fs->nodes, n);
+    return len;
+}
+
+static void do_readdir(fuse_req_t req, size_t size, off_t off, struct fuse_file_info *fi, bool plus)
+{
+    struct fs *fs = fs_of(req);
+    struct handle *h = handle_of(fi);
+    char *buf = malloc(size);
+    if (!buf) {
+        fuse_reply_err(req, ENOMEM);
+        return;
+    }
+    size_t used = 0;
+    struct node *n;
+    for (const char *name; (name = entry_at(fs, h, off, &n)); off++) {
+        if (off >= 2 && h->dir->entry[off - 2].hidden)
+            continue;
+        size_t len = put_entry(req, buf + used, size - used, name, n ? n : h->node, off + 1, plus);
+        if (off == 1)
+            nodes_put(fs->nodes, n);
+        if (len > size - used)
+            break;
+        used += len;
+    }
+    fuse_reply_buf(req, buf, used);
+    free(buf);
+}
+
+static void op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
+                       struct fuse_file_info *fi)
+{
+    (void)ino;
+    do_readdir(req, size, off, fi, false);
+}
+
+static void op_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
+                           struct fuse_file_info *fi)
+{
+    (void)ino;
+    do_readdir(req, size, off, fi, true);
+}
+
+/* --- extended attributes ------------------------------------------------------------------ */
+
+static void reply_value(fuse_req_t req, const char *p, size_t len, size_t size)
+{
+    if (size == 0)
+        fuse_reply_xattr(req, len);
+    else if (len > size)
+        fuse_reply_err(req, ERANGE);
+    else
+        fuse_reply_buf(req, p, len);
+}
+
+static void op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
+{
+    struct fs *fs = fs_of(req);
+    struct node *n = node_or_stale(req, ino);
+    if (!n)
+        return;
+    char *text = NULL;
+    size_t len = 0;
+    struct err e;
+    int rc = ctl_xattr(fs, n, name, &text, &len, &e);
+    if (rc < 0)
+        fuse_reply_err(req, -rc);
+    else
+        reply_value(req, text, len, size);
+    free(rc < 0 ? NULL : text);
+    nodes_put(fs->nodes, n);
+}
+
+static void op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
+{
+    struct fs *fs = fs_of(req);
+    struct node *n = node_or_stale(req, ino);
+    if (!n)
+        return;
+    char *text = NULL;
+    size_t len = 0;
+    struct err e;
+    int rc = ctl_xattr_list(fs, n, &text, &len, &e);
+    if (rc < 0)
+        fuse_reply_err(req, -rc);
+    else
+        reply_value(req, text, len, size);
+    free(text);
+    nodes_put(fs->nodes, n);
+}
+
+/* --- what would change something ---------------------------------------------------------- */
+
+static void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set,
+                       struct fuse_file_info *fi)
+{
+    (void)ino, (void)attr, (void)to_set, (void)fi;
+    fuse_reply_err(req, EROFS);
+}
+
+static void op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev)
+{
+    (void)parent, (void)name, (void)mode, (void)rdev;
+    fuse_reply_err(req, EROFS);
+}
+
+static void op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
+{
+    (void)parent, (void)name, (void)mode;
+    fuse_reply_err(req, EROFS);
+}
+
+static void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+    (void)parent, (void)name;
+    fuse_reply_err(req, EROFS);
+}
+
+static void op_symlink(fuse_req_t req, const char *link, fuse_ino_t parent, const char *name)
+{
+    (void)link, (void)parent, (void)name;
+    fuse_reply_err(req, EROFS);
+}
+
+static void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t newparent,
+                      const char *newname, unsigned int flags)
+{
+    (void)parent, (void)name, (void)newparent, (void)newname, (void)flags;
+    fuse_reply_err(req, EROFS);
+}
+
+static void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t newparent, const char *newname)
+{
+    (void)ino, (void)newparent, (void)newname;
+    fuse_reply_err(req, EROFS);
+}
+
+static void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off,
+                     struct fuse_file_info *fi)
+{
+    (void)ino, (void)buf, (void)size, (void)off, (void)fi;
+    fuse_reply_err(req, EROFS);
+}
+
+static void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
+                      struct fuse_file_info *fi)
+{
+    (void)parent, (void)name, (void)mode, (void)fi;
+    fuse_reply_err(req, EROFS);
+}
+
+static void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value,
+                        size_t size, int flags)
+{
+    (void)ino, (void)name, (void)value, (void)size, (void)flags;
+    fuse_reply_err(req, EROFS);
+}
+
+static void op_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
+{
+    (void)ino, (void)name;
+    fuse_reply_err(req, EROFS);
+}
+
+static void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len,
+                         struct fuse_file_info *fi)
+{
+    (void)ino, (void)mode, (void)off, (void)len, (void)fi;
+    fuse_reply_err(req, EROFS);
+}
+
+static void op_copy_file_range(fuse_req_t req, fuse_ino_t in, off_t off_in,
+                               struct fuse_file_info *fi_in, fuse_ino_t out, off_t off_out,
+                               struct fuse_file_info *fi_out, size_t len, int flags)
+{
+    (void)in, (void)off_in, (void)fi_in, (void)out, (void)off_out, (void)fi_out, (void)len;
+    (void)flags;
+    fuse_reply_err(req, EROFS);
+}
+
+static void op_init(void *userdata, struct fuse_conn_info *conn)
+{
+    (void)userdata;
+    compat_negotiate(conn);
+}
+
+const struct fuse_lowlevel_ops ops_table = {
+    .init = op_init,
+    .lookup = op_lookup,
+    .forget = op_forget,
+    .forget_multi = op_forget_multi,
+    .getattr = op_getattr,
+    .readlink = op_readlink,
+    .statfs = op_statfs,
+    .open = op_open,
+    .read = op_read,
+    .release = op_release,
+    .opendir = op_opendir,
+    .readdir = op_readdir,
+    .readdirplus = op_readdirplus,
+    .releasedir = op_release,
+    .getxattr = op_getxattr,
+    .listxattr = op_listxattr,
+    .setattr = op_setattr,
+    .mknod = op_mknod,
+    .mkdir = op_mkdir,
+    .unlink = op_unlink,
+    .rmdir = op_unlink,
+    .symlink = op_symlink,
+    .rename = op_rename,
+    .link = op_link,
+    .write = op_write,
+    .create = op_create,
+    .setxattr = op_setxattr,
+    .removexattr = op_removexattr,
+    .fallocate = op_fallocate,
+    .copy_file_range = op_copy_file_range,
+};

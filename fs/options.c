@@ -1,0 +1,351 @@
+/* Options: see options.h. The table below is what -h prints and what both spellings are read by. */
+#include "fs/options.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <limits.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum option_id {
+    OPT_PROFILE = 256,
+    OPT_FOOTER,
+    OPT_VALUES,
+    OPT_STORE,
+    OPT_RESOLVE,
+    OPT_CHAT_HINT,
+    OPT_GGUF,
+    OPT_TTL,
+    OPT_CACHE,
+    OPT_UID,
+    OPT_GID,
+    OPT_UMASK,
+    OPT_ALLOW_OTHER,
+    OPT_ALLOW_ROOT,
+    OPT_AUTO_UNMOUNT,
+    OPT_FSNAME,
+    OPT_SUBTYPE,
+    OPT_READY_FD,
+    OPT_VERSION,
+    OPT_IGNORED,
+};
+
+struct option_row {
+    const char *name;
+    const char *arg; /* NULL: takes no value */
+    int id;
+    const char *help;
+    bool command_line_only;
+};
+
+static const struct option_row table[] = {
+    {"profile", "engine|native|strict", OPT_PROFILE,
+     "engine: what the Rust engine reads right; native:\n"
+     "every type as it is; strict: what all readers take",
+     false},
+    {"values", "reference|compat", OPT_VALUES,
+     "reference: llama.cpp's values; compat: the Rust table's", false},
+    {"footer", "none", OPT_FOOTER, "no checksum behind the tensors: no reader reads one", false},
+    {"store", "auto|plain", OPT_STORE, "layout of STORE", false},
+    {"resolve", "any|beneath", OPT_RESOLVE, "beneath: refuse links that leave STORE", false},
+    {"chat_hint", NULL, OPT_CHAT_HINT, "append -Instruct to a stem that lacks it (off)", false},
+    {"gguf", "link|none", OPT_GGUF, "show a link to each real .gguf, or not", false},
+    {"ttl", "30", OPT_TTL, "seconds between looks at a store without inotify; 0: never", false},
+    {"cache", "auto|always|never", OPT_CACHE, "whether the kernel keeps what was read", false},
+    {"uid", "N", OPT_UID, "owner shown (the mounting user)", false},
+    {"gid", "N", OPT_GID, "group shown (the mounting user's)", false},
+    {"umask", "0222", OPT_UMASK, "permissions taken away, octal; writing always is", false},
+    {"allow_other", NULL, OPT_ALLOW_OTHER, "other users may enter (off)", false},
+    {"allow_root", NULL, OPT_ALLOW_ROOT, "root may enter (off)", false},
+    {"auto_unmount", NULL, OPT_AUTO_UNMOUNT, "unmount when aprfs dies (off)", false},
+    {"fsname", "STORE", OPT_FSNAME, "first column of df", false},
+    {"subtype", "aprfs", OPT_SUBTYPE, "type is fuse.<subtype>", false},
+    {"foreground", NULL, 'f', "stay in the foreground, log to stderr", true},
+    {"debug", NULL, 'd', "foreground, and print every request", true},
+    {"single", NULL, 's', "one thread", true},
+    {"ready-fd", "N", OPT_READY_FD, "write READY and a newline to descriptor N once mounted", true},
+    {"help", NULL, 'h', "this text", true},
+    {"version", NULL, OPT_VERSION, "name and version", true},
+};
+
+#define N_ROW (sizeof table / sizeof table[0])
+
+/* mount(8) passes these; the mount is always ro,nosuid,nodev. */
+static const char *const tolerated[] = {
+    "defaults", "async",    "rw",         "ro",          "dev",   "suid",     "exec",
+    "nodev",    "nosuid",   "noexec",     "noatime",     "atime", "relatime", "auto",
+    "noauto",   "user",     "users",      "nouser",      "owner", "group",    "nofail",
+    "_netdev",  "diratime", "nodiratime", "strictatime",
+};
+
+static const char *lookup_word(const char *const *words, size_t n, const char *v)
+{
+    for (size_t i = 0; i < n; i++)
+        if (strcmp(words[i], v) == 0)
+            return words[i];
+    return NULL;
+}
+
+static int bad_value(const struct option_row *r, const char *v, struct err *e)
+{
+    return err_set(e, -EINVAL, "%s=%s: expected %s", r->name, v, r->arg);
+}
+
+static int parse_number(const struct option_row *r, const char *v, int base, unsigned long max,
+                        unsigned long *out, struct err *e)
+{
+    char *end;
+    errno = 0;
+    *out = strtoul(v, &end, base);
+    if (errno || end == v || *end || *v == '-' || *v == '+' || *out > max)
+        return err_set(e, -EINVAL, "%s=%s: expected a number%s up to %lu", r->name, v,
+                       base == 8 ? " (octal)" : "", max);
+    return 0;
+}
+
+/* One of two or three words: its number, or -EINVAL. */
+static int parse_word(const struct option_row *r, const char *v, const char *const *words, size_t n,
+                      struct err *e)
+{
+    for (size_t i = 0; i < n; i++)
+        if (strcmp(v, words[i]) == 0)
+            return (int)i;
+    return bad_value(r, v, e);
+}
+
+#define WORD(...)                                                                                  \
+    parse_word(r, v, (const char *const[]){__VA_ARGS__},                                           \
+               sizeof((const char *const[]){__VA_ARGS__}) / sizeof(char *), e)
+
+static int apply_layout(struct options *o, const struct option_row *r, const char *v, struct err *e)
+{
+    int rc = 0;
+    switch (r->id) {
+    case OPT_PROFILE:
+        return vapr_profile_parse(v, &o->store.vapr.profile) ? 0 : bad_value(r, v, e);
+    case OPT_FOOTER:
+        o->store.vapr.footer = VAPR_FOOTER_NONE;
+        return WORD("none");
+    case OPT_VALUES:
+        rc = WORD("reference", "compat");
+        o->store.vapr.values = rc == 1 ? VAPR_VALUES_COMPAT : VAPR_VALUES_REFERENCE;
+        break;
+    case OPT_STORE:
+        return store_kind_parse(v, &o->store.kind) ? 0 : bad_value(r, v, e);
+    case OPT_RESOLVE:
+        rc = WORD("any", "beneath");
+        o->store.resolve = rc == 1 ? STORE_RESOLVE_BENEATH : STORE_RESOLVE_ANY;
+        break;
+    case OPT_CHAT_HINT:
+        o->store.chat_hint = true;
+        break;
+    case OPT_GGUF:
+        rc = WORD("link", "none");
+        o->links = rc == 0;
+        break;
+    case OPT_CACHE:
+        rc = WORD("auto", "always", "never");
+        o->cache = rc < 0 ? CACHE_AUTO : (enum option_cache)rc;
+        break;
+    }
+    return rc < 0 ? rc : 0;
+}
+
+static int apply_mount(struct options *o, const struct option_row *r, const char *v, struct err *e)
+{
+    unsigned long n = 0;
+    int rc = 0;
+    switch (r->id) {
+    case OPT_TTL:
+        rc = parse_number(r, v, 10, 86400, &n, e);
+        o->ttl_s = (unsigned)n;
+        return rc;
+    case OPT_UID:
+        rc = parse_number(r, v, 10, UINT_MAX - 1, &n, e);
+        o->uid = (uid_t)n;
+        o->uid_given = true;
+        return rc;
+    case OPT_GID:
+        rc = parse_number(r, v, 10, UINT_MAX - 1, &n, e);
+        o->gid = (gid_t)n;
+        o->gid_given = true;
+        return rc;
+    case OPT_UMASK:
+        rc = parse_number(r, v, 8, 0777, &n, e);
+        o->umask = (mode_t)n;
+        o->umask_given = true;
+        return rc;
+    case OPT_READY_FD:
+        rc = parse_number(r, v, 10, INT_MAX, &n, e);
+        o->ready_fd = (int)n;
+        return rc;
+    case OPT_ALLOW_OTHER:
+        o->allow_other = true;
+        return 0;
+    case OPT_ALLOW_ROOT:
+        o->allow_root = true;
+        return 0;
+    case OPT_AUTO_UNMOUNT:
+        o->auto_unmount = true;
+        return 0;
+    case OPT_FSNAME:
+        o->fsname = v;
+        return 0;
+    case OPT_SUBTYPE:
+        o->subtype = v;
+        return 0;
+    }
+    return apply_layout(o, r, v, e);
+}
+
+static int apply(struct options *o, int id, const char *v, struct err *e)
+{
+    switch (id) {
+    case 'f':
+        o->foreground = true;
+        return 0;
+    case 'd':
+        o->debug = o->foreground = true;
+        return 0;
+    case 's':
+        o->single = true;
+        return 0;
+    case 'h':
+        o->help = true;
+        return 0;
+    case OPT_VERSION:
+        o->version = true;
+        return 0;
+    }
+    for (size_t i = 0; i < N_ROW; i++)
+        if (table[i].id == id)
+            return apply_mount(o, &table[i], v, e);
+    return err_set(e, -EINVAL, "option %d", id);
+}
+
+/* One word of an -o list. */
+static int apply_word(struct options *o, char *word, struct err *e)
+{
+    char *v = strchr(word, '=');
+    size_t n = v ? (size_t)(v - word) : strlen(word);
+    if (strncmp(word, "x-", 2) == 0 || strncmp(word, "comment=", 8) == 0 ||
+        lookup_word(tolerated, sizeof tolerated / sizeof tolerated[0], word))
+        return 0;
+    for (size_t i = 0; i < N_ROW; i++) {
+        const struct option_row *r = &table[i];
+        if (r->command_line_only || strlen(r->name) != n || strncmp(r->name, word, n) != 0)
+            continue;
+        if (r->arg && !v)
+            return err_set(e, -EINVAL, "option '%s' needs a value: %s=%s", r->name, r->name,
+                           r->arg);
+        if (!r->arg && v)
+            return err_set(e, -EINVAL, "option '%s' takes no value", r->name);
+        return apply(o, r->id, v ? v + 1 : NULL, e);
+    }
+    return err_set(e, -EINVAL, "unknown option '%s'", word);
+}
+
+/* Cuts an -o list at commas that no backslash stands before, in place. */
+static int apply_list(struct options *o, char *list, struct err *e)
+{
+    while (list) {
+        char *w = list, *d = list, *p = list;
+        for (; *p && *p != ','; p++) {
+            if (*p == '\\' && p[1])
+                p++;
+            *d++ = *p;
+        }
+        list = *p ? p + 1 : NULL;
+        *d = '\0';
+        int rc = *w ? apply_word(o, w, e) : 0;
+        if (rc < 0)
+            return rc;
+    }
+    return 0;
+}
+
+static int check(struct options *o, int n_left, char **left, struct err *e)
+{
+    if (o->help || o->version)
+        return 0;
+    if (n_left != 2)
+        return err_set(e, -EINVAL, "%s; usage: aprfs [options] STORE DIR",
+                       n_left < 2 ? "STORE and DIR are needed" : "one STORE and one DIR are taken");
+    if (o->allow_other && o->allow_root)
+        return err_set(e, -EINVAL, "allow_other and allow_root exclude each other");
+    o->source = left[0];
+    o->mountpoint = left[1];
+    return 0;
+}
+
+int options_parse(struct options *o, int argc, char **argv, struct err *e)
+{
+    *o = (struct options){
+        .store = {.kind = STORE_AUTO, .plan = true},
+        .ttl_s = 30,
+        .links = true,
+        .uid = getuid(),
+        .gid = getgid(),
+        .umask = 0222,
+        .subtype = "aprfs",
+        .ready_fd = -1,
+    };
+    struct option longs[N_ROW + 1];
+    memset(longs, 0, sizeof longs);
+    for (size_t i = 0; i < N_ROW; i++)
+        longs[i] = (struct option){.name = table[i].name,
+                                   .has_arg = table[i].arg ? required_argument : no_argument,
+                                   .val = table[i].id};
+    optind = 0;
+    opterr = 0;
+    for (;;) {
+        int c = getopt_long(argc, argv, ":fdsho:V", longs, NULL);
+        int rc = 0;
+        if (c == -1)
+            break;
+        if (c == '?')
+            rc = optopt && optopt < 256
+                     ? err_set(e, -EINVAL, "unknown option '-%c'", optopt)
+                     : err_set(e, -EINVAL, "unknown option '%s'", argv[optind - 1]);
+        else if (c == ':')
+            rc = err_set(e, -EINVAL, "option '%s' needs a value", argv[optind - 1]);
+        else if (c == 'o')
+            rc = apply_list(o, optarg, e);
+        else
+            rc = apply(o, c == 'V' ? OPT_VERSION : c, optarg, e);
+        if (rc < 0)
+            return rc;
+    }
+    return check(o, argc - optind, argv + optind, e);
+}
+
+void options_help(FILE *f)
+{
+    fputs(
+        "usage: aprfs [options] STORE DIR\n"
+        "Shows the GGUF models below STORE as APR files in DIR, read-only, without copying them.\n"
+        "\n"
+        "Each option may be given as --name value or in -o name=value,...\n",
+        f);
+    for (size_t i = 0; i < N_ROW; i++) {
+        const struct option_row *r = &table[i];
+        char left[48];
+        if (r->id < 256)
+            snprintf(left, sizeof left, "-%c, --%s", r->id, r->name);
+        else
+            snprintf(left, sizeof left, "--%s%s%s", r->name, r->arg ? " " : "",
+                     r->arg ? r->arg : "");
+        fprintf(f, "  %-30s ", left);
+        for (const char *p = r->help; *p; p++) {
+            putc(*p, f);
+            if (*p == '\n')
+                fprintf(f, "  %-30s ", "");
+        }
+        putc('\n', f);
+    }
+    fputs("The first of several words is the default. Unmount: fusermount3 -u DIR, or SIGTERM.\n"
+          "Exit: 0 mounted (or, in the foreground, unmounted); 1 failed; 2 usage.\n",
+          f);
+}

@@ -1,0 +1,615 @@
+/* One generation of one model: see vfile.h. */
+#include "fs/vfile.h"
+
+#include "format/sibling.h"
+#include "format/store_text.h"
+#include "fs/compat.h"
+#include "fs/pinned.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <malloc.h>
+#include <openssl/evp.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define UNIT_BYTES      ((uint64_t)1 << 20) /* of converted output, rounded to blocks */
+#define MAX_SEG_UNITS   40                  /* bits of a unit number below the segment's */
+#define N_PLANS_AT_ONCE 2 /* a plan of a big vocabulary takes tens of MiB while it is made */
+
+/* As struct vapr_seg, but the bytes of VAPR_MEM are counted from the start of the head text, which
+ * holds those of all such segments in order. */
+struct vseg {
+    enum vapr_kind kind;
+    int part;
+    uint64_t off, len, src_off;
+    const struct quant_type *type;
+};
+
+enum vfile_state {
+    VFILE_CLOSED,
+    VFILE_OPENING,
+    VFILE_OPEN,
+};
+
+struct vfile {
+    atomic_int refs;
+    struct vfile_env *env;
+    uint8_t gen[32], sibling[32];
+    uint64_t size;
+    atomic_uint_least64_t ino;
+    atomic_bool stale;
+    pthread_mutex_t mu;
+    pthread_cond_t opened;
+    struct scan *scan; /* under mu, with entry */
+    size_t entry;
+    enum vfile_state state; /* under mu */
+    int n_open;
+    bool head_known; /* head_sha: of the head when it was first built */
+    uint8_t head_sha[32];
+    /* Fixed while it is open. */
+    struct store_plan *plan; /* descriptors only */
+    struct pinned *pins;
+    struct vseg *seg;
+    size_t n_seg;
+    struct vcache_item *head;
+};
+
+/* --- scans -------------------------------------------------------------------------------- */
+
+struct scan *scan_new(struct store *takes)
+{
+    struct scan *s = calloc(1, sizeof *s);
+    if (!s) {
+        store_free(takes);
+        return NULL;
+    }
+    s->store = takes;
+    atomic_init(&s->refs, 1);
+    return s;
+}
+
+struct scan *scan_get(struct scan *s)
+{
+    atomic_fetch_add(&s->refs, 1);
+    return s;
+}
+
+void scan_put(struct scan *s)
+{
+    if (!s || atomic_fetch_sub(&s->refs, 1) > 1)
+        return;
+    store_free(s->store);
+    free(s);
+}
+
+/* --- life --------------------------------------------------------------------------------- */
+
+static void sha256(uint8_t out[32], const void *p, size_t len)
+{
+    if (EVP_Digest(p, len, out, NULL, EVP_sha256(), NULL) != 1)
+        abort(); /* libcrypto without SHA-256: nothing here can go on */
+}
+
+void vfile_generation(uint8_t gen[32], const struct store *s, const struct store_entry *en)
+{
+    EVP_MD_CTX *c = EVP_MD_CTX_new();
+    if (!c || EVP_DigestInit_ex(c, EVP_sha256(), NULL) != 1)
+        abort();
+    const uint64_t opt[4] = {VAPR_BUILDER, s->opt.vapr.profile, s->opt.vapr.footer,
+                             s->opt.vapr.values};
+    EVP_DigestUpdate(c, opt, sizeof opt);
+    EVP_DigestUpdate(c, en->head_sha256, sizeof en->head_sha256);
+    for (int i = 0; i < en->n_part; i++) {
+        const struct source_id *id = &en->part[i].id;
+        const uint64_t v[4] = {id->ino, id->size, (uint64_t)id->mtime_ns, (uint64_t)id->ctime_ns};
+        EVP_DigestUpdate(c, v, sizeof v);
+    }
+    EVP_DigestFinal_ex(c, gen, NULL);
+    EVP_MD_CTX_free(c);
+}
+
+int vfile_new(struct vfile **out, struct vfile_env *env, struct scan *s, size_t entry,
+              struct err *e)
+{
+    struct vfile *vf = calloc(1, sizeof *vf);
+    if (!vf)
+        return err_set(e, -ENOMEM, "no memory for a file");
+    const struct store_entry *en = &s->store->entry[entry];
+    atomic_init(&vf->refs, 1);
+    vf->env = env;
+    vf->size = en->size;
+    vfile_generation(vf->gen, s->store, en);
+    memcpy(vf->sibling, en->sibling_sha256, sizeof vf->sibling);
+    pthread_mutex_init(&vf->mu, NULL);
+    pthread_cond_init(&vf->opened, NULL);
+    vf->scan = scan_get(s);
+    vf->entry = entry;
+    *out = vf;
+    return 0;
+}
+
+struct vfile *vfile_get(struct vfile *vf)
+{
+    atomic_fetch_add(&vf->refs, 1);
+    return vf;
+}
+
+void vfile_put(struct vfile *vf)
+{
+    if (!vf || atomic_fetch_sub(&vf->refs, 1) > 1)
+        return;
+    scan_put(vf->scan);
+    pthread_cond_destroy(&vf->opened);
+    pthread_mutex_destroy(&vf->mu);
+    free(vf);
+}
+
+const uint8_t *vfile_gen(const struct vfile *vf)
+{
+    return vf->gen;
+}
+
+uint64_t vfile_size(const struct vfile *vf)
+{
+    return vf->size;
+}
+
+bool vfile_stale(const struct vfile *vf)
+{
+    return atomic_load(&vf->stale);
+}
+
+uint64_t vfile_ino(const struct vfile *vf)
+{
+    return atomic_load(&vf->ino);
+}
+
+void vfile_set_ino(struct vfile *vf, uint64_t ino)
+{
+    atomic_store(&vf->ino, ino);
+}
+
+void vfile_rebind(struct vfile *vf, struct scan *s, size_t entry)
+{
+    scan_get(s);
+    pthread_mutex_lock(&vf->mu);
+    struct scan *old = vf->scan;
+    vf->scan = s;
+    vf->entry = entry;
+    pthread_mutex_unlock(&vf->mu);
+    scan_put(old);
+}
+
+struct scan *vfile_entry(struct vfile *vf, const struct store_entry **en)
+{
+    pthread_mutex_lock(&vf->mu);
+    struct scan *s = scan_get(vf->scan);
+    *en = &s->store->entry[vf->entry];
+    pthread_mutex_unlock(&vf->mu);
+    return s;
+}
+
+static void went_stale(void *ctx, const char *why)
+{
+    struct vfile *vf = ctx;
+    if (atomic_exchange(&vf->stale, true))
+        return;
+    vcache_drop(vf->env->units, vf->gen);
+    vcache_drop(vf->env->texts, vf->gen);
+    if (vf->env->stale)
+        vf->env->stale(vf->env->ctx, vf, why);
+}
+
+/* --- plans -------------------------------------------------------------------------------- */
+
+static pthread_mutex_t gate_mu = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t gate_free = PTHREAD_COND_INITIALIZER;
+static int gate_used;
+
+static void gate_enter(void)
+{
+    pthread_mutex_lock(&gate_mu);
+    while (gate_used == N_PLANS_AT_ONCE)
+        pthread_cond_wait(&gate_free, &gate_mu);
+    gate_used++;
+    pthread_mutex_unlock(&gate_mu);
+}
+
+static void gate_leave(void)
+{
+    malloc_trim(0); /* what a plan took goes back to the system, not into the arena */
+    pthread_mutex_lock(&gate_mu);
+    gate_used--;
+    pthread_cond_signal(&gate_free);
+    pthread_mutex_unlock(&gate_mu);
+}
+
+/* A plan made from the path as it is now, which must be this generation. */
+static int plan_open(struct vfile *vf, struct store_plan **out, struct err *e)
+{
+    const struct store_entry *en;
+    struct scan *s = vfile_entry(vf, &en);
+    int rc = store_plan_open(out, s->store, en, e);
+    if (rc == 0 && vapr_size((*out)->vapr) != vf->size) {
+        rc = err_set(e, -EIO, "%s: planned again it has %" PRIu64 " bytes, had %" PRIu64, en->stem,
+                     vapr_size((*out)->vapr), vf->size);
+        store_plan_close(*out);
+    }
+    scan_put(s);
+    return rc;
+}
+
+/* All VAPR_MEM bytes in order. */
+static int gather_mem(const struct vapr *v, uint8_t **p, size_t *len, struct err *e)
+{
+    uint64_t n = 0;
+    for (size_t i = 0; i < vapr_n_seg(v); i++)
+        if (vapr_seg(v, i)->kind == VAPR_MEM)
+            n += vapr_seg(v, i)->len;
+    uint8_t *b = malloc(n ? n : 1);
+    if (!b)
+        return err_set(e, -ENOMEM, "no memory for a head of %" PRIu64 " bytes", n);
+    uint8_t *d = b;
+    for (size_t i = 0; i < vapr_n_seg(v); i++) {
+        const struct vapr_seg *s = vapr_seg(v, i);
+        if (s->kind != VAPR_MEM)
+            continue;
+        memcpy(d, s->p, s->len);
+        d += s->len;
+    }
+    *p = b;
+    *len = n;
+    return 0;
+}
+
+static int take_segments(struct vfile *vf, const struct vapr *v, struct err *e)
+{
+    size_t n = vapr_n_seg(v);
+    struct vseg *seg = calloc(n ? n : 1, sizeof *seg);
+    if (!seg)
+        return err_set(e, -ENOMEM, "no memory for %zu segments", n);
+    uint64_t mem = 0;
+    for (size_t i = 0; i < n; i++) {
+        const struct vapr_seg *s = vapr_seg(v, i);
+        seg[i] = (struct vseg){.kind = s->kind,
+                               .part = s->part,
+                               .off = s->off,
+                               .len = s->len,
+                               .src_off = s->kind == VAPR_MEM ? mem : s->src_off,
+                               .type = s->type};
+        if (s->kind == VAPR_MEM)
+            mem += s->len;
+    }
+    vf->seg = seg;
+    vf->n_seg = n;
+    return 0;
+}
+
+/* The head as built again must be the head as built before: a reader may hold half of it. */
+static int check_head(struct vfile *vf, const uint8_t *p, size_t len, struct err *e)
+{
+    uint8_t sha[32];
+    sha256(sha, p, len);
+    pthread_mutex_lock(&vf->mu);
+    bool same = !vf->head_known || memcmp(sha, vf->head_sha, sizeof sha) == 0;
+    vf->head_known = true;
+    if (same)
+        memcpy(vf->head_sha, sha, sizeof sha);
+    pthread_mutex_unlock(&vf->mu);
+    return same ? 0 : err_set(e, -EIO, "the head was built again and differs");
+}
+
+struct text_job {
+    struct vfile *vf;
+    enum vfile_text which;
+    const struct store_plan *plan; /* NULL: to be opened */
+};
+
+static int text_from_plan(const struct text_job *j, const struct store_plan *plan, uint8_t **p,
+                          size_t *len, struct err *e)
+{
+    struct vfile *vf = j->vf;
+    char *text = NULL;
+    int rc = 0;
+    const struct store_entry *en;
+    struct scan *s = vfile_entry(vf, &en);
+    enum arch_values values = s->store->opt.vapr.values == VAPR_VALUES_COMPAT
+                                  ? ARCH_VALUES_COMPAT
+                                  : ARCH_VALUES_REFERENCE;
+    switch (j->which) {
+    case VFILE_HEAD:
+        rc = gather_mem(plan->vapr, p, len, e);
+        if (rc == 0 && (rc = check_head(vf, *p, *len, e)) < 0)
+            free(*p);
+        goto out;
+    case VFILE_EXTENTS:
+        rc = store_text_extents(en, plan, &text, len, e);
+        break;
+    case VFILE_LAYOUT:
+        text = strdup(vapr_layout(plan->vapr));
+        rc = text ? 0 : err_set(e, -ENOMEM, "no memory for a word");
+        *len = text ? strlen(text) : 0;
+        break;
+    case VFILE_TOKENIZER:
+        rc = sibling_tokenizer(plan->gguf, &text, len, e);
+        break;
+    case VFILE_CONFIG:
+        rc = sibling_config(plan->gguf, values, &text, len, e);
+        break;
+    }
+    *p = (uint8_t *)text;
+out:
+    scan_put(s);
+    return rc;
+}
+
+static int text_build(void *ctx, uint8_t **p, size_t *len, struct err *e)
+{
+    const struct text_job *j = ctx;
+    if (j->plan)
+        return text_from_plan(j, j->plan, p, len, e);
+    if (vfile_stale(j->vf))
+        return err_set(e, -ESTALE, "its source changed");
+    struct store_plan *plan;
+    gate_enter();
+    int rc = plan_open(j->vf, &plan, e);
+    if (rc == 0) {
+        rc = text_from_plan(j, plan, p, len, e);
+        store_plan_close(plan);
+    }
+    gate_leave();
+    return rc;
+}
+
+static int text_get(struct vfile *vf, enum vfile_text which, const struct store_plan *plan,
+                    struct vcache_item **out, struct err *e)
+{
+    struct text_job j = {.vf = vf, .which = which, .plan = plan};
+    struct vcache_key k = {.unit = which};
+    bool of_content = which == VFILE_TOKENIZER || which == VFILE_CONFIG;
+    memcpy(k.id, of_content ? vf->sibling : vf->gen, sizeof k.id);
+    return vcache_get(vf->env->texts, &k, text_build, &j, out, e);
+}
+
+int vfile_text(struct vfile *vf, enum vfile_text which, struct vcache_item **out, struct err *e)
+{
+    return text_get(vf, which, NULL, out, e);
+}
+
+/* --- open and close ----------------------------------------------------------------------- */
+
+static void let_go(struct vfile *vf)
+{
+    pinned_free(vf->pins); /* before the descriptors it refers to */
+    store_plan_close(vf->plan);
+    free(vf->seg);
+    vcache_put(vf->env->texts, vf->head);
+    vf->pins = NULL;
+    vf->plan = NULL;
+    vf->seg = NULL;
+    vf->head = NULL;
+    vf->n_seg = 0;
+}
+
+/* Descriptors, guards, segments and the head, which stays in use while the file is open (large ones
+ * in their temporary file). */
+static int open_now(struct vfile *vf, struct err *e)
+{
+    gate_enter();
+    int rc = plan_open(vf, &vf->plan, e);
+    if (rc == 0)
+        rc = take_segments(vf, vf->plan->vapr, e);
+    if (rc == 0)
+        rc = text_get(vf, VFILE_HEAD, vf->plan, &vf->head, e);
+    if (rc == 0)
+        rc = pinned_new(&vf->pins, vf->plan->part, vf->plan->n_part, vf->env->lease, went_stale, vf,
+                        e);
+    if (rc == 0) {
+        vapr_free(vf->plan->vapr);
+        gguf_close(vf->plan->gguf);
+        vf->plan->vapr = NULL;
+        vf->plan->gguf = NULL;
+    }
+    if (rc < 0)
+        let_go(vf);
+    gate_leave();
+    return rc;
+}
+
+int vfile_open(struct vfile *vf, struct err *e)
+{
+    pthread_mutex_lock(&vf->mu);
+    while (vf->state == VFILE_OPENING)
+        pthread_cond_wait(&vf->opened, &vf->mu);
+    int rc = vfile_stale(vf) ? err_set(e, -ESTALE, "its source changed") : 0;
+    if (rc == 0 && vf->state == VFILE_CLOSED) {
+        vf->state = VFILE_OPENING;
+        pthread_mutex_unlock(&vf->mu);
+        rc = open_now(vf, e);
+        pthread_mutex_lock(&vf->mu);
+        vf->state = rc == 0 ? VFILE_OPEN : VFILE_CLOSED;
+        pthread_cond_broadcast(&vf->opened);
+    }
+    if (rc == 0) {
+        vf->n_open++;
+        atomic_fetch_add(&vf->env->n_open, 1);
+    }
+    pthread_mutex_unlock(&vf->mu);
+    return rc;
+}
+
+void vfile_close(struct vfile *vf)
+{
+    pthread_mutex_lock(&vf->mu);
+    atomic_fetch_sub(&vf->env->n_open, 1);
+    bool last = --vf->n_open == 0;
+    if (last)
+        vf->state = VFILE_OPENING; /* an open that comes now waits until the old pins are gone */
+    pthread_mutex_unlock(&vf->mu);
+    if (!last)
+        return;
+    let_go(vf);
+    pthread_mutex_lock(&vf->mu);
+    vf->state = VFILE_CLOSED;
+    pthread_cond_broadcast(&vf->opened);
+    pthread_mutex_unlock(&vf->mu);
+}
+
+void vfile_check(struct vfile *vf)
+{
+    pthread_mutex_lock(&vf->mu);
+    bool open = vf->state == VFILE_OPEN;
+    if (open)
+        vf->n_open++;
+    pthread_mutex_unlock(&vf->mu);
+    if (!open)
+        return;
+    atomic_fetch_add(&vf->env->n_open, 1);
+    struct err e;
+    (void)pinned_check(vf->pins, &e);
+    vfile_close(vf);
+}
+
+/* --- reading ------------------------------------------------------------------------------ */
+
+static int read_part(struct vfile *vf, int part, void *dst, uint64_t off, size_t len, struct err *e)
+{
+    int fd = pinned_fd(vf->pins, part);
+    uint64_t dev = pinned_dev(vf->pins, part);
+    const char *name = source_name(vf->plan->part[part]);
+    uint8_t *d = dst;
+    while (len > 0) {
+        ssize_t n = compat_pread_once(fd, dev, d, len, off);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return err_set(e, errno == ENOMEM ? -ENOMEM : -EIO, "%s: read at byte %" PRIu64 ": %s",
+                           name, off, strerror(errno));
+        if (n == 0)
+            return err_set(e, -EIO, "%s: ended at byte %" PRIu64, name, off);
+        d += n;
+        off += (uint64_t)n;
+        len -= (size_t)n;
+    }
+    return 0;
+}
+
+struct unit_job {
+    struct vfile *vf;
+    const struct vseg *seg;
+    uint64_t first, n; /* blocks of the segment */
+};
+
+static int unit_build(void *ctx, uint8_t **p, size_t *len, struct err *e)
+{
+    const struct unit_job *j = ctx;
+    const struct quant_type *t = j->seg->type;
+    size_t n_src = j->n * t->block_bytes, n_out = j->n * t->block_len * sizeof(float);
+    uint8_t *src = malloc(n_src);
+    float *out = malloc(n_out);
+    int rc = src && out ? 0 : err_set(e, -ENOMEM, "no memory for a converted unit");
+    if (rc == 0)
+        rc = read_part(j->vf, j->seg->part, src, j->seg->src_off + j->first * t->block_bytes, n_src,
+                       e);
+    if (rc == 0) {
+        t->f32(out, src, j->n);
+        atomic_fetch_add(&j->vf->env->conv_bytes, n_out);
+        *p = (uint8_t *)out;
+        *len = n_out;
+        out = NULL;
+    }
+    free(src);
+    free(out);
+    return rc;
+}
+
+static int read_conv(struct vfile *vf, const struct vseg *s, uint8_t *dst, uint64_t off, size_t len,
+                     struct err *e)
+{
+    uint64_t block = s->type->block_len * sizeof(float);
+    uint64_t per_unit = UNIT_BYTES / block > 0 ? UNIT_BYTES / block : 1;
+    uint64_t n_block = s->len / block;
+    while (len > 0) {
+        uint64_t unit = off / (per_unit * block), at = off % (per_unit * block);
+        struct unit_job j = {.vf = vf, .seg = s, .first = unit * per_unit};
+        j.n = n_block - j.first < per_unit ? n_block - j.first : per_unit;
+        struct vcache_key k = {.unit = (uint64_t)(s - vf->seg) << MAX_SEG_UNITS | unit};
+        memcpy(k.id, vf->gen, sizeof k.id);
+        struct vcache_item *it;
+        int rc = vcache_get(vf->env->units, &k, unit_build, &j, &it, e);
+        if (rc < 0)
+            return rc;
+        size_t n = vcache_item_len(it) - at < len ? vcache_item_len(it) - at : len;
+        rc = vcache_item_read(it, dst, at, n, e);
+        vcache_put(vf->env->units, it);
+        if (rc < 0)
+            return rc;
+        dst += n;
+        off += n;
+        len -= n;
+    }
+    return 0;
+}
+
+/* The segment holding byte off < size. */
+static size_t find_seg(const struct vfile *vf, uint64_t off)
+{
+    size_t lo = 0, hi = vf->n_seg - 1;
+    while (lo < hi) {
+        size_t mid = lo + (hi - lo + 1) / 2;
+        if (vf->seg[mid].off <= off)
+            lo = mid;
+        else
+            hi = mid - 1;
+    }
+    return lo;
+}
+
+static int read_seg(struct vfile *vf, const struct vseg *s, uint8_t *dst, uint64_t at, size_t len,
+                    struct err *e)
+{
+    switch (s->kind) {
+    case VAPR_MEM:
+        atomic_fetch_add_explicit(&vf->env->mem_bytes, len, memory_order_relaxed);
+        return vcache_item_read(vf->head, dst, s->src_off + at, len, e);
+    case VAPR_FILE:
+        atomic_fetch_add_explicit(&vf->env->file_bytes, len, memory_order_relaxed);
+        return read_part(vf, s->part, dst, s->src_off + at, len, e);
+    case VAPR_ZERO:
+        memset(dst, 0, len);
+        return 0;
+    case VAPR_CONV:
+        return read_conv(vf, s, dst, at, len, e);
+    case VAPR_CRC:
+        break; /* footer=crc is refused among the options */
+    }
+    return err_set(e, -EIO, "segment of kind %d", (int)s->kind);
+}
+
+int vfile_read(struct vfile *vf, void *dst, uint64_t off, size_t len, size_t *got, struct err *e)
+{
+    *got = 0;
+    int rc = pinned_enter(vf->pins, e);
+    if (rc < 0)
+        return rc;
+    size_t want = off >= vf->size ? 0 : vf->size - off < len ? vf->size - off : len;
+    uint8_t *d = dst;
+    for (size_t i = want ? find_seg(vf, off) : 0, left = want; left > 0 && rc == 0; i++) {
+        const struct vseg *s = &vf->seg[i];
+        uint64_t at = off - s->off;
+        size_t n = s->len - at < left ? s->len - at : left;
+        rc = read_seg(vf, s, d, at, n, e);
+        d += n;
+        off += n;
+        left -= n;
+    }
+    struct err late;
+    int rc2 = pinned_leave(vf->pins, &late);
+    if (rc == 0 && rc2 < 0)
+        rc = err_set(e, rc2, "%s", late.msg);
+    if (rc == 0)
+        *got = want;
+    return rc;
+}

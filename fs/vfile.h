@@ -1,0 +1,82 @@
+/* One generation of one model as a file: its plan while it is open, and reading by that plan.
+ *
+ * A vfile is made from a scan's entry and costs little until it is opened. The first open pins the
+ * parts and takes segments out of the plan; parser and planner are let go again, for a head can be
+ * built again at any time, byte for byte (it is checked). The last close unpins. */
+#ifndef APRFS_FS_VFILE_H
+#define APRFS_FS_VFILE_H
+
+#include "format/err.h"
+#include "format/store.h"
+#include "fs/vcache.h"
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* A scan shared by all that refer to its entries. */
+struct scan {
+    struct store *store;
+    atomic_int refs;
+};
+
+struct scan *scan_new(struct store *takes); /* NULL: no memory, and the store is freed */
+struct scan *scan_get(struct scan *s);
+void scan_put(struct scan *s);
+
+struct vfile;
+
+/* What all files of a mount share. */
+struct vfile_env {
+    struct vcache *texts; /* heads and sibling texts */
+    struct vcache *units; /* converted units */
+    bool lease;
+    /* A generation went stale: called once, from any thread, with no lock held. */
+    void (*stale)(void *ctx, struct vfile *vf, const char *why);
+    void *ctx;
+    atomic_uint_least64_t n_open, conv_bytes, file_bytes, mem_bytes;
+};
+
+/* A file over s's entry; refs 1. env is lent. */
+int vfile_new(struct vfile **out, struct vfile_env *env, struct scan *s, size_t entry,
+              struct err *e);
+struct vfile *vfile_get(struct vfile *vf);
+void vfile_put(struct vfile *vf);
+
+/* The generation of an entry: SHA-256 over head, parts (ino, size, mtime, ctime), options, builder. */
+void vfile_generation(uint8_t gen[32], const struct store *s, const struct store_entry *en);
+const uint8_t *vfile_gen(const struct vfile *vf);
+uint64_t vfile_size(const struct vfile *vf);
+bool vfile_stale(const struct vfile *vf);
+uint64_t vfile_ino(const struct vfile *vf); /* set once by the tree */
+void vfile_set_ino(struct vfile *vf, uint64_t ino);
+
+/* A later scan found the same generation: its entry replaces the one kept so far. */
+void vfile_rebind(struct vfile *vf, struct scan *s, size_t entry);
+/* The scan and entry it stands for now; scan_put ends the use. */
+struct scan *vfile_entry(struct vfile *vf, const struct store_entry **en);
+
+/* -ESTALE: the source is another generation by now (look the name up again). */
+int vfile_open(struct vfile *vf, struct err *e);
+void vfile_close(struct vfile *vf);
+
+/* [off, off+len) of an open file into dst; *got is len, or less only at the end. Complete or an
+ * error: -EIO if the generation is not certain any more. Threads may read at once. */
+int vfile_read(struct vfile *vf, void *dst, uint64_t off, size_t len, size_t *got, struct err *e);
+
+/* Looks whether an open file's parts still are what they were. */
+void vfile_check(struct vfile *vf);
+
+enum vfile_text {
+    VFILE_HEAD,
+    VFILE_EXTENTS,
+    VFILE_LAYOUT,
+    VFILE_TOKENIZER,
+    VFILE_CONFIG,
+};
+
+/* A text made from the file, from the cache or built now; vcache_put(env->texts) ends the use. */
+int vfile_text(struct vfile *vf, enum vfile_text which, struct vcache_item **out, struct err *e);
+
+#endif
