@@ -164,8 +164,9 @@ static void op_forget(fuse_req_t req, fuse_ino_t ino, uint64_t nlookup)
 
 static void op_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *f)
 {
+    struct fs *fs = fs_of(req);
     for (size_t i = 0; i < count; i++)
-        nodes_forget(fs_of(req)->nodes, f[i].ino, f[i].nlookup);
+        nodes_forget(fs->nodes, f[i].ino, f[i].nlookup);
     fuse_reply_none(req);
 }
 
@@ -196,6 +197,7 @@ static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 
 static void op_readlink(fuse_req_t req, fuse_ino_t ino)
 {
+    struct fs *fs = fs_of(req); /* req is gone once it is answered */
     struct node *n = node_or_stale(req, ino);
     if (!n)
         return;
@@ -203,7 +205,7 @@ static void op_readlink(fuse_req_t req, fuse_ino_t ino)
         fuse_reply_readlink(req, n->target);
     else
         fuse_reply_err(req, EINVAL);
-    nodes_put(fs_of(req)->nodes, n);
+    nodes_put(fs->nodes, n);
 }
 
 static void op_statfs(fuse_req_t req, fuse_ino_t ino)
