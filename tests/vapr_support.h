@@ -8,6 +8,8 @@
 #include "tests/gguf_build.h"
 #include "tests/support.h"
 
+#include <errno.h>
+
 #define MADE_MAX_PART 8
 
 struct made {
