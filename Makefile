@@ -35,6 +35,10 @@ FS_SRC := $(filter-out fs/main.c,$(wildcard fs/*.c))
 INFER_SRC := $(filter-out infer/main.c,$(wildcard infer/*.c infer/cpu/*.c infer/text/*.c))
 KERNELS_SRC := $(wildcard kernels/gpu_none.c)
 
+# V=1 shows the commands.
+Q := $(if $(V),,@)
+say = $(if $(V),,@echo '  $(1) $@')
+
 obj = $(patsubst %.c,$(B)/%.o,$(1))
 FORMAT_A := $(B)/libformat.a
 FS_A := $(B)/libfs.a
@@ -57,31 +61,40 @@ all: $(PROGS) ## the three programs, in build/$(config)/
 
 $(B)/%.o: %.c
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS) $(if $(filter fs/% tests/test_fs_%,$<),$(FUSE_CFLAGS)) -MMD -MP -c -o $@ $<
+	$(call say,CC)
+	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(if $(filter fs/% tests/test_fs_%,$<),$(FUSE_CFLAGS)) -MMD -MP -c -o $@ $<
 
 $(FORMAT_A): $(call obj,$(FORMAT_SRC))
 $(FS_A): $(call obj,$(FS_SRC))
 $(INFER_A): $(call obj,$(INFER_SRC) $(KERNELS_SRC))
 $(FORMAT_A) $(FS_A) $(INFER_A):
 	@rm -f $@
-	$(AR) rcs $@ $^
+	$(call say,AR)
+	$(Q)$(AR) rcs $@ $^
 
 $(B)/aprfs: $(B)/fs/main.o $(FS_A) $(FORMAT_A)
-	$(CC) $(LDFLAGS) -o $@ $^ $(FUSE_LIBS) $(FORMAT_LIBS)
+	$(call say,LD)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(FUSE_LIBS) $(FORMAT_LIBS)
 $(B)/aprtool: $(call obj,$(APRTOOL_SRC)) $(FORMAT_A)
-	$(CC) $(LDFLAGS) -o $@ $^ $(FORMAT_LIBS)
+	$(call say,LD)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(FORMAT_LIBS)
 $(B)/aprd: $(B)/infer/main.o $(INFER_A) $(FORMAT_A)
-	$(CC) $(LDFLAGS) -o $@ $^ $(FORMAT_LIBS) $(INFER_LIBS)
+	$(call say,LD)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(FORMAT_LIBS) $(INFER_LIBS)
 
 $(call tests_bin,$(TESTS_FORMAT)): $(B)/tests/%: $(B)/tests/%.o $(call obj,$(TEST_SUPPORT)) $(FORMAT_A)
-	$(CC) $(LDFLAGS) -o $@ $^ -lcmocka $(FORMAT_LIBS)
+	$(call say,LD)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ -lcmocka $(FORMAT_LIBS)
 $(call tests_bin,$(TESTS_FS)): $(B)/tests/%: $(B)/tests/%.o $(call obj,$(TEST_SUPPORT)) $(FS_A) $(FORMAT_A)
-	$(CC) $(LDFLAGS) -o $@ $^ -lcmocka $(FUSE_LIBS) $(FORMAT_LIBS)
+	$(call say,LD)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ -lcmocka $(FUSE_LIBS) $(FORMAT_LIBS)
 $(call tests_bin,$(TESTS_INFER)): $(B)/tests/%: $(B)/tests/%.o $(call obj,$(TEST_SUPPORT)) $(INFER_A) $(FORMAT_A)
-	$(CC) $(LDFLAGS) -o $@ $^ -lcmocka $(FORMAT_LIBS) $(INFER_LIBS)
+	$(call say,LD)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ -lcmocka $(FORMAT_LIBS) $(INFER_LIBS)
 # Test programs that are no cmocka suites (randcmp and the like): tests/tool_NAME.c
 $(call tests_bin,$(wildcard tests/tool_*.c)): $(B)/tests/%: $(B)/tests/%.o $(FORMAT_A)
-	$(CC) $(LDFLAGS) -o $@ $^ $(FORMAT_LIBS)
+	$(call say,LD)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(FORMAT_LIBS)
 $(B)/tests/tool_seeds: $(call obj,$(wildcard tests/gguf_build*.c))
 
 TESTS := $(call tests_bin,$(TESTS_FORMAT) $(TESTS_FS) $(TESTS_INFER))

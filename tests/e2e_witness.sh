@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# aprtool convert against witness.py, which shares no code with this project: small models of several
+# architectures, every quantised type, shards, the real models that are there; all three profiles.
+set -u
+cd "$(dirname "$0")/.." || exit 2
+B=${B:-build/debug}
+tmp=$(mktemp -d)
+trap 'rm -rf "$tmp"' EXIT
+n=0
+
+verdict() { # status name why
+    n=$((n + 1))
+    if [ "$1" -eq 0 ]; then
+        echo "ok $n - $2"
+    else
+        echo "not ok $n - $2"
+        printf '%s\n' "$3" | sed 's/^/# /'
+    fi
+}
+
+check() { # name gguf profile [part...]
+    local name=$1 gguf=$2 profile=$3 out
+    shift 3
+    out=$("$B/aprtool" convert --profile "$profile" "$gguf" "$tmp/out.apr" 2>&1) &&
+        out=$(python3 tests/witness.py --profile "$profile" "$tmp/out.apr" "$gguf" "$@" 2>&1)
+    verdict $? "$name in profile $profile" "$(printf '%s\n' "$out" | grep -v '^ok' | tail -n 20)"
+    rm -f "$tmp/out.apr"
+}
+
+"$B/tests/tool_seeds" "$tmp/seeds" >/dev/null || exit 1
+for arch in llama qwen2 qwen3 gemma2 gemma3 phi3 falcon phi2 gpt2 gptneox starcoder2 tok-gpt2 tok-spm; do
+    for profile in engine native strict; do
+        check "$arch" "$tmp/seeds/$arch.gguf" $profile
+    done
+done
+
+models=${APRFS_MODELS:-.cache/models}
+for file in SmolLM2-135M-Instruct.Q4_1 Qwen2.5-Coder-0.5B-Instruct-Q4_K_M gemma-3-270m-Q4_K_M; do
+    for profile in engine native strict; do
+        if [ -f "$models/$file.gguf" ]; then
+            check "$file" "$models/$file.gguf" $profile
+        else
+            n=$((n + 1))
+            echo "ok $n - $file in profile $profile # SKIP no $file.gguf (scripts/fetch_models all)"
+        fi
+    done
+done
+echo "1..$n"
