@@ -1,0 +1,286 @@
+/* The forward pass against llama.cpp's logits of the tiny models, and what must not depend on
+ * anything: threads, step sizes, the file's form. */
+#include "format/model_file.h"
+#include "infer/forward.h"
+#include "infer/session.h"
+#include "tests/support.h"
+#include "tests/tiny_model.h"
+
+#include <errno.h>
+#include <math.h>
+#include <unistd.h>
+
+static char *dir; /* holds the tiny models */
+
+static char *tiny_path(const char *family)
+{
+    char name[64];
+    snprintf(name, sizeof name, "tiny-%s.gguf", family);
+    char *path = path_join(dir, name);
+    if (access(path, F_OK) != 0) {
+        struct gguf_build *b = tiny_model(family);
+        gguf_build_file(b, path);
+        gguf_build_free(b);
+    }
+    return path;
+}
+
+struct loaded {
+    struct model_file *file;
+    struct backend *b;
+    struct model *m;
+};
+
+static void open_path(struct loaded *g, const char *path, int n_thread, uint32_t n_ctx)
+{
+    const struct backend_options bo = {.n_thread = n_thread};
+    const struct model_options mo = {.n_ctx = n_ctx};
+    struct err e = {0};
+    if (model_file_open(&g->file, path, &e) < 0 || backend_open(&g->b, "cpu", &bo, &e) < 0 ||
+        model_open(&g->m, model_file_apr(g->file), g->b, &mo, &e) < 0)
+        fail_msg("%s: %s", path, e.msg);
+}
+
+static void open_tiny(struct loaded *g, const char *family, int n_thread)
+{
+    char *path = tiny_path(family);
+    open_path(g, path, n_thread, 0);
+    free(path);
+}
+
+static void close_model(struct loaded *g)
+{
+    model_close(g->m);
+    backend_close(g->b);
+    model_file_close(g->file);
+}
+
+struct rows {
+    float *p;
+    size_t n;
+};
+
+static int keep_row(void *ctx, const float *logits, uint32_t n_vocab, struct err *e)
+{
+    (void)e;
+    struct rows *r = ctx;
+    memcpy(r->p + r->n * n_vocab, logits, n_vocab * sizeof *logits);
+    r->n++;
+    return 0;
+}
+
+/* All rows of the tiny ids, in steps of the given sizes (0 ends; then the rest in one). */
+static float *tiny_logits(const char *family, int n_thread, const int *step, size_t *n_vocab)
+{
+    struct loaded g;
+    struct session *s;
+    struct err e = {0};
+    int32_t id[TINY_N_TOK];
+    tiny_ids(id);
+    open_tiny(&g, family, n_thread);
+    *n_vocab = g.m->c.n_vocab;
+    struct rows r = {calloc(TINY_N_TOK * *n_vocab, sizeof(float)), 0};
+    assert_int_equal(session_new(&s, g.m, &e), 0);
+    int at = 0;
+    for (int i = 0; step && step[i] && at < TINY_N_TOK; i++) {
+        assert_int_equal(session_eval_rows(s, id + at, (size_t)step[i], keep_row, &r, &e), 0);
+        at += step[i];
+    }
+    assert_int_equal(session_eval_rows(s, id + at, (size_t)(TINY_N_TOK - at), keep_row, &r, &e), 0);
+    assert_int_equal(r.n, TINY_N_TOK);
+    assert_int_equal(session_n_past(s), TINY_N_TOK);
+    session_free(s);
+    close_model(&g);
+    return r.p;
+}
+
+/* --- against llama.cpp --------------------------------------------------------------------- */
+
+static void forward_family(const char *family, double gate)
+{
+    char path[128];
+    size_t n_vocab, len;
+    snprintf(path, sizeof path, "tests/data/tiny_%s.f32", family);
+    uint8_t *raw = file_read(path, &len);
+    if (!raw)
+        fail_msg("%s cannot be read", path);
+    float *got = tiny_logits(family, 2, NULL, &n_vocab), *want = malloc(len);
+    assert_int_equal(len, TINY_N_TOK * n_vocab * sizeof(float));
+    memcpy(want, raw, len);
+    double d = nmse(got, want, TINY_N_TOK * n_vocab);
+    print_message("# %s: NMSE %.3g\n", family, d);
+    assert_true(d <= gate);
+    free(raw);
+    free(got);
+    free(want);
+}
+
+/* Gates: the issue's are 1e-6 and, for GELU, 1e-4; these are some hundred times what was measured
+ * against llama.cpp 0c1e570 (1e-14 to 1e-13; gemma3, whose GELU there comes from a 16-bit table,
+ * 1e-9). */
+static void forward_agrees_with_llama_cpp_on_llama(void **state)
+{
+    (void)state;
+    forward_family("llama", 1e-11);
+}
+
+static void forward_agrees_with_llama_cpp_on_qwen2(void **state)
+{
+    (void)state;
+    forward_family("qwen2", 1e-11);
+}
+
+static void forward_agrees_with_llama_cpp_on_qwen3(void **state)
+{
+    (void)state;
+    forward_family("qwen3", 1e-11);
+}
+
+static void forward_agrees_with_llama_cpp_on_gemma3(void **state)
+{
+    (void)state;
+    forward_family("gemma3", 1e-6);
+}
+
+/* --- what changes no bit ------------------------------------------------------------------- */
+
+static void forward_is_bit_identical_over_threads_and_steps(void **state)
+{
+    (void)state;
+    static const int one_by_one[] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
+                                     1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0};
+    static const int mixed[] = {5, 1, 11, 2, 0};
+    for (size_t f = 0; f < 4; f++) {
+        size_t n_vocab;
+        float *want = tiny_logits(tiny_families[f], 1, NULL, &n_vocab);
+        for (int n_thread = 1; n_thread <= 3; n_thread++) {
+            float *a = tiny_logits(tiny_families[f], n_thread, one_by_one, &n_vocab);
+            float *b = tiny_logits(tiny_families[f], n_thread, mixed, &n_vocab);
+            assert_memory_equal(a, want, TINY_N_TOK * n_vocab * sizeof *a);
+            assert_memory_equal(b, want, TINY_N_TOK * n_vocab * sizeof *a);
+            free(a);
+            free(b);
+        }
+        free(want);
+    }
+}
+
+static void forward_argmax_is_the_rows_highest(void **state)
+{
+    (void)state;
+    struct loaded g;
+    struct forward *f;
+    struct backend_kv *kv;
+    int32_t id[TINY_N_TOK], best[TINY_N_TOK];
+    open_tiny(&g, "qwen3", 2);
+    tiny_ids(id);
+    assert_int_equal(forward_new(&f, g.m, TINY_N_TOK, NULL), 0);
+    assert_int_equal(forward_kv_new(g.m, &kv, NULL), 0);
+    assert_int_equal(forward_run(f, kv, id, TINY_N_TOK, 0, 3, NULL), 0);
+    assert_int_equal(forward_argmax(f, best, 3, NULL), 0);
+    for (int r = 0; r < 3; r++) {
+        const float *row = forward_logits(f) + (size_t)r * g.m->c.n_vocab;
+        for (uint32_t i = 0; i < g.m->c.n_vocab; i++)
+            assert_true(row[i] <= row[best[r]]);
+    }
+    struct err e;
+    assert_int_equal(forward_run(f, kv, id, TINY_N_TOK + 1, 0, 1, &e), -EINVAL);
+    assert_int_equal(forward_run(f, kv, id, 0, 0, 0, &e), -EINVAL);
+    g.b->ops->kv_free(g.b, kv);
+    forward_free(f);
+    close_model(&g);
+}
+
+/* --- sessions ------------------------------------------------------------------------------ */
+
+static void session_refuses_what_does_not_fit(void **state)
+{
+    (void)state;
+    struct loaded g;
+    struct session *s;
+    struct err e = {0};
+    int32_t id[TINY_N_TOK];
+    char *path = tiny_path("llama");
+    tiny_ids(id);
+    open_path(&g, path, 1, 10);
+    assert_int_equal(session_new(&s, g.m, &e), 0);
+    assert_int_equal(session_n_ctx(s), 10);
+    assert_int_equal(session_eval(s, id, 11, &e), -ERANGE);
+    assert_non_null(strstr(e.msg, "11 tokens"));
+    assert_non_null(strstr(e.msg, "10"));
+    assert_int_equal(session_n_past(s), 0);
+    assert_int_equal(session_eval(s, id, 9, &e), 0);
+    assert_int_equal(session_eval(s, id, 2, &e), -ERANGE);
+    assert_int_equal(session_eval(s, id, 1, &e), 0);
+    assert_int_equal(session_eval(s, id, 1, &e), -ERANGE);
+    session_free(s);
+    close_model(&g);
+    free(path);
+}
+
+static void session_refuses_ids_outside_the_vocabulary(void **state)
+{
+    (void)state;
+    struct loaded g;
+    struct session *s;
+    struct err e = {0};
+    open_tiny(&g, "llama", 1);
+    assert_int_equal(session_new(&s, g.m, &e), 0);
+    int32_t bad[] = {3, (int32_t)g.m->c.n_vocab}, negative[] = {-1};
+    assert_int_equal(session_eval(s, bad, 2, &e), -EINVAL);
+    assert_int_equal(session_eval(s, negative, 1, &e), -EINVAL);
+    assert_non_null(strstr(e.msg, "-1"));
+    assert_int_equal(session_n_past(s), 0);
+    session_free(s);
+    close_model(&g);
+}
+
+static void session_reports_logits_that_are_no_numbers(void **state)
+{
+    (void)state;
+    struct gguf_build *b = tiny_model("llama");
+    float norm[256];
+    uint64_t ne = 256;
+    for (int i = 0; i < 256; i++)
+        norm[i] = NAN;
+    gguf_build_tensor_remove(b, "output_norm.weight");
+    gguf_build_tensor(b, "output_norm.weight", 0, 1, &ne, norm);
+    char *path = path_join(dir, "nan.gguf");
+    gguf_build_file(b, path);
+    gguf_build_free(b);
+    struct loaded g;
+    struct session *s;
+    struct err e = {0};
+    open_path(&g, path, 1, 0);
+    assert_int_equal(session_new(&s, g.m, &e), 0);
+    int32_t id = 5;
+    assert_int_equal(session_eval(s, &id, 1, &e), -EIO);
+    session_free(s);
+    close_model(&g);
+    free(path);
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(forward_agrees_with_llama_cpp_on_llama),
+        cmocka_unit_test(forward_agrees_with_llama_cpp_on_qwen2),
+        cmocka_unit_test(forward_agrees_with_llama_cpp_on_qwen3),
+        cmocka_unit_test(forward_agrees_with_llama_cpp_on_gemma3),
+        cmocka_unit_test(forward_is_bit_identical_over_threads_and_steps),
+        cmocka_unit_test(forward_argmax_is_the_rows_highest),
+        cmocka_unit_test(session_refuses_what_does_not_fit),
+        cmocka_unit_test(session_refuses_ids_outside_the_vocabulary),
+        cmocka_unit_test(session_reports_logits_that_are_no_numbers),
+    };
+    if (argc == 3 && strcmp(argv[1], "--write") == 0) { /* for scripts/make_tiny_vectors.py */
+        dir = argv[2];
+        for (size_t i = 0; i < 4; i++)
+            free(tiny_path(tiny_families[i]));
+        return 0;
+    }
+    dir = temp_dir();
+    int rc = cmocka_run_group_tests_name("forward", tests, NULL, NULL);
+    free(dir);
+    return rc;
+}
