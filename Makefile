@@ -92,10 +92,13 @@ $(call tests_bin,$(TESTS_INFER)): $(B)/tests/%: $(B)/tests/%.o $(call obj,$(TEST
 	$(call say,LD)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ -lcmocka $(FORMAT_LIBS) $(INFER_LIBS)
 # Test programs that are no cmocka suites (randcmp and the like): tests/tool_NAME.c
-$(call tests_bin,$(wildcard tests/tool_*.c)): $(B)/tests/%: $(B)/tests/%.o $(FORMAT_A)
+$(call tests_bin,$(filter-out tests/tool_tokens.c,$(wildcard tests/tool_*.c))): $(B)/tests/%: $(B)/tests/%.o $(FORMAT_A)
 	$(call say,LD)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(FORMAT_LIBS)
 $(B)/tests/tool_seeds: $(call obj,$(wildcard tests/gguf_build*.c))
+$(B)/tests/tool_tokens: $(B)/tests/tool_tokens.o $(B)/tests/token_meta.o $(INFER_A) $(FORMAT_A)
+	$(call say,LD)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(FORMAT_LIBS) $(INFER_LIBS)
 
 TESTS := $(call tests_bin,$(TESTS_FORMAT) $(TESTS_FS) $(TESTS_INFER))
 TOOLS := $(call tests_bin,$(wildcard tests/tool_*.c))
