@@ -36,6 +36,8 @@ struct bpe {
     struct table by_text, by_pair;
     uint64_t *pair; /* [n_merge]: ids of left and right */
     uint64_t n_merge;
+    char *joined; /* scratch of load_merges() */
+    size_t cap_joined;
     bool add_bos, add_eos;
     uint64_t bos, eos;
 };
@@ -79,6 +81,7 @@ static void bpe_release(struct bpe *b)
 {
     free(b->text);
     free(b->pair);
+    free(b->joined);
     free(b->by_text.slot);
     free(b->by_pair.slot);
 }
@@ -139,6 +142,22 @@ static bool add_pair(struct bpe *b, uint64_t i)
     return true;
 }
 
+/* left and right without the blank, in b->joined: merges have been seen of over 512 bytes. */
+static bool join_merge(struct bpe *b, struct gguf_str l, struct gguf_str r)
+{
+    size_t n = l.len + r.len;
+    if (n > b->cap_joined) {
+        char *p = realloc(b->joined, 2 * n);
+        if (!p)
+            return false;
+        b->joined = p;
+        b->cap_joined = 2 * n;
+    }
+    memcpy(b->joined, l.p, l.len);
+    memcpy(b->joined + l.len, r.p, r.len);
+    return true;
+}
+
 static int load_merges(struct bpe *b, struct err *e)
 {
     b->n_merge = b->merges->n;
@@ -151,13 +170,10 @@ static int load_merges(struct bpe *b, struct err *e)
         struct gguf_str m, l, r;
         if (!gguf_as_str(&el, &m) || !split_merge(m, &l, &r))
             return no_file(e, "merge %" PRIu64 " is not two texts with a blank between", i);
-        char joined[512];
-        if (l.len + r.len > sizeof joined)
-            return no_file(e, "merge %" PRIu64 " is longer than 512 bytes", i);
-        memcpy(joined, l.p, l.len);
-        memcpy(joined + l.len, r.p, r.len);
+        if (!join_merge(b, l, r))
+            return err_set(e, -ENOMEM, "no memory for a merge");
         int64_t a = find_text(b, l, NULL), c = find_text(b, r, NULL);
-        if (a < 0 || c < 0 || find_text(b, (struct gguf_str){joined, l.len + r.len}, NULL) < 0)
+        if (a < 0 || c < 0 || find_text(b, (struct gguf_str){b->joined, l.len + r.len}, NULL) < 0)
             return no_file(e, "merge %" PRIu64 " names a text that is no token", i);
         b->pair[i] = (uint64_t)a << 32 | (uint64_t)c;
         if (!add_pair(b, i))
@@ -419,14 +435,14 @@ static bool merges_as_text(const struct bpe *b)
 static void put_merges(struct json_out *o, const struct bpe *b)
 {
     bool as_text = merges_as_text(b);
+    size_t pos = 0;
+    struct gguf_key el;
     json_key(o, "merges");
     json_open(o, '[');
-    for (uint64_t i = 0; i < b->n_merge; i++) {
-        struct gguf_str l = b->text[b->pair[i] >> 32], r = b->text[(uint32_t)b->pair[i]];
-        if (as_text) {
-            char both[600];
-            int n = snprintf(both, sizeof both, "%.*s %.*s", (int)l.len, l.p, (int)r.len, r.p);
-            json_put_str(o, both, (size_t)n);
+    for (uint64_t i = 0; i < b->n_merge && gguf_next_elem(b->merges, &pos, &el); i++) {
+        struct gguf_str m, l = b->text[b->pair[i] >> 32], r = b->text[(uint32_t)b->pair[i]];
+        if (as_text && gguf_as_str(&el, &m)) {
+            json_put_str(o, m.p, m.len);
             continue;
         }
         json_open(o, '[');

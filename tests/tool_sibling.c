@@ -1,0 +1,31 @@
+/* Writes what the mount shows beside a model: sibling tokenizer|config FILE.gguf > out.json */
+#include "format/sibling.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+int main(int argc, char **argv)
+{
+    struct gguf *g = NULL;
+    struct err e = {0};
+    char *text = NULL;
+    size_t len = 0;
+    if (argc != 3 || (strcmp(argv[1], "tokenizer") && strcmp(argv[1], "config"))) {
+        fprintf(stderr, "usage: %s tokenizer|config FILE.gguf\n", argv[0]);
+        return 2;
+    }
+    int rc = gguf_open_path(&g, argv[2], &e);
+    if (rc == 0)
+        rc = !strcmp(argv[1], "config") ? sibling_config(g, ARCH_VALUES_REFERENCE, &text, &len, &e)
+                                        : sibling_tokenizer(g, &text, &len, &e);
+    if (rc == 0 && fwrite(text, 1, len, stdout) != len) {
+        perror("write");
+        rc = -1;
+    } else if (rc < 0) {
+        fprintf(stderr, "%s\n", e.msg);
+    }
+    free(text);
+    gguf_close(g);
+    return rc < 0;
+}
