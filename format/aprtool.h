@@ -122,6 +122,7 @@ void table_add(struct table *t, const char *fmt, ...) __attribute__((format(prin
 void table_add_bytes(struct table *t, struct gguf_str s); /* escaped, so that it is one cell */
 /* Writes all rows to stdout and releases them. */
 int table_print(struct table *t, struct err *e);
+void table_release(struct table *t); /* the rows, unprinted */
 
 void tool_size_text(char dst[32], uint64_t n, bool exact);          /* "3.9G", or "4187593113" */
 char *tool_dims_text(const struct tool_tensor *t, bool gguf_order); /* "896x4864"; malloc'ed */

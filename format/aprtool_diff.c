@@ -349,6 +349,7 @@ int tool_diff(const struct tool_options *opt, int n_arg, char **arg)
     else if (rc == 0 && d.n_diff)
         rc = table_print(&d.t, &e);
     json_out_release(&d.o);
+    table_release(&d.t);
     tool_file_close(&d.a);
     tool_file_close(&d.b);
     free(d.buf_a);

@@ -167,13 +167,13 @@ static int explain_apr(const struct tool_options *opt, const struct tool_file *f
     int rc;
     if (opt->json) {
         rc = tool_json_end(&o, e);
-        json_out_release(&o);
     } else {
-        json_out_release(&o);
         rc = table_print(&t, e);
         if (rc == 0 && incomplete < 0 && !key)
             printf("note\tthe configuration is incomplete: %s\n", why.msg);
     }
+    json_out_release(&o);
+    table_release(&t);
     if (rc == 0 && n == 0 && key)
         rc = err_set(e, -ENOENT, "%s: no metadata key '%s'", f->path, key);
     return rc;
@@ -229,8 +229,8 @@ static int explain_extents(const struct tool_options *opt, const struct tool_fil
     }
     json_close(&o, ']');
     rc = opt->json ? tool_json_end(&o, e) : table_print(&t, e);
-    if (!opt->json)
-        json_out_release(&o);
+    json_out_release(&o);
+    table_release(&t);
     vapr_free(v);
     return rc;
 }

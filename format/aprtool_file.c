@@ -14,17 +14,23 @@ int tool_file_open(struct tool_file *f, const char *path, const struct vapr_opti
                    struct err *e)
 {
     *f = (struct tool_file){.path = path};
-    char magic[4] = "";
+    char magic[4] = {0};
     int rc = source_open(&f->src, path, e);
     if (rc == 0 && source_size(f->src) >= 4)
         rc = source_read(f->src, magic, 0, 4, e);
+    else if (rc == 0)
+        rc = err_set(e, -EUCLEAN, "%s: neither a .apr nor a .gguf: %" PRIu64 " bytes long", path,
+                     source_size(f->src));
     if (rc < 0)
         goto out;
-    if (memcmp(magic, "GGUF", 4) != 0) {
+    if (memcmp(magic, "APR", 3) == 0) {
         rc = apr_open(&f->apr, f->src, e);
-        if (rc < 0)
-            err_wrap(e, "%s", path);
-        goto out;
+        goto wrap;
+    }
+    if (memcmp(magic, "GGUF", 4) != 0) {
+        rc = err_set(e, -EUCLEAN, "neither a .apr nor a .gguf: begins with %02x %02x %02x %02x",
+                     (uint8_t)magic[0], (uint8_t)magic[1], (uint8_t)magic[2], (uint8_t)magic[3]);
+        goto wrap;
     }
     source_close(f->src);
     f->src = NULL;
@@ -36,6 +42,7 @@ int tool_file_open(struct tool_file *f, const char *path, const struct vapr_opti
         if (rc == 0)
             rc = apr_open(&f->apr, f->src, e);
     }
+wrap:
     if (rc < 0 && !strstr(e->msg, path))
         err_wrap(e, "%s", path);
 out:

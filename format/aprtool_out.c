@@ -98,12 +98,17 @@ int table_print(struct table *t, struct err *e)
         print_row(t, t->head, width);
     for (size_t r = 0; rc == 0 && r < n_row; r++)
         print_row(t, cell + r * (size_t)t->n_col, width);
+    free(width);
+    table_release(t);
+    return rc;
+}
+
+void table_release(struct table *t)
+{
     for (size_t i = 0; i < t->n_cell; i++)
         free(t->cell[i]);
     free(t->cell);
-    free(width);
-    *t = (struct table){.n_col = t->n_col, .head = t->head, .right = t->right};
-    return rc;
+    table_init(t, t->head, t->n_col, t->right);
 }
 
 void tool_size_text(char dst[32], uint64_t n, bool exact)
@@ -136,9 +141,13 @@ char *tool_escape(struct gguf_str s)
         return NULL;
     for (size_t i = 0; i < s.len; i++) {
         unsigned char c = (unsigned char)s.p[i];
-        if (c < 0x20 || c == 0x7f || c == '\\')
+        unsigned char next = i + 1 < s.len ? (unsigned char)s.p[i + 1] : 0;
+        if (c < 0x20 || c == 0x7f || c == '\\') {
             q += sprintf(q, "\\%03o", c);
-        else
+        } else if (c == 0xc2 && next >= 0x80 && next < 0xa0) { /* U+0080..9F: controls, too */
+            q += sprintf(q, "\\%03o\\%03o", c, next);
+            i++;
+        } else
             *q++ = (char)c;
     }
     *q = 0;

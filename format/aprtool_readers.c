@@ -454,6 +454,33 @@ static void judge_model(struct reader_verdict *v, const struct raw_apr *r)
     judge_layers(v, r, value[2]);
 }
 
+static void note(struct reader_verdict *v, const char *text)
+{
+    size_t at = strlen(v->note);
+    snprintf(v->note + at, sizeof v->note - at, "%s%s", at ? "; " : "", text);
+}
+
+/* What a reader computes otherwise although it reads every byte right (apr-v2.md 3.2,
+ * arch-resolver.md 2). */
+static void judge_notes(struct reader_verdict *v, enum reader reader, const struct raw_apr *r)
+{
+    uint64_t rope = 0, hidden = 0, heads = 0, head_dim = 0;
+    const char *arch = json_text(json_get(r->meta, "architecture"));
+    if (reader == QUANTIZED && arch && strncmp(arch, "gemma3", 6) == 0)
+        note(v, "aprender-serve's contract refuses gemma3");
+    if (reader != F32_LOADER)
+        return;
+    if (!json_uint(json_get(r->meta, "rope_type"), &rope) || rope != 2)
+        note(v, "rotates split halves whatever rope_type says");
+    if (json_uint(json_get(r->meta, "hidden_size"), &hidden) &&
+        json_uint(json_get(r->meta, "num_heads"), &heads) &&
+        json_uint(json_get(r->meta, "head_dim"), &head_dim) && hidden != heads * head_dim)
+        note(v, "takes hidden_size / num_heads for the head size");
+    if (has_tensor(r, "blk.0.attn_q_norm.weight") ||
+        has_tensor(r, "model.layers.0.self_attn.q_norm.weight"))
+        note(v, "never loads q and k norms");
+}
+
 static void judge_realizar(struct reader_verdict *v, enum reader reader, const struct raw_apr *r,
                            const struct apr *a)
 {
@@ -473,10 +500,7 @@ static void judge_realizar(struct reader_verdict *v, enum reader reader, const s
     if (reader == QUANTIZED)
         judge_model(v, r);
     judge_tensors(v, reader, r, a);
-    uint64_t rope = 0;
-    if (reader == F32_LOADER && r->meta &&
-        (!json_uint(json_get(r->meta, "rope_type"), &rope) || rope != 2))
-        snprintf(v->note, sizeof v->note, "rotates split halves whatever rope_type says");
+    judge_notes(v, reader, r);
 }
 
 void readers_judge(struct reader_verdict *v, struct source *src, const struct apr *a,

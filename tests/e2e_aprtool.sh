@@ -1,0 +1,203 @@
+#!/usr/bin/env bash
+# Every verb of aprtool as a user calls it: output, exit codes, what is left on the disk. TAP.
+set -u
+cd "$(dirname "$0")/.." || exit 2
+B=${B:-build/debug}
+T=$PWD/$B/aprtool
+tmp=$(mktemp -d)
+trap 'rm -rf "$tmp"' EXIT
+n=0
+
+ok() { # name: the status of the last command is the verdict
+    local rc=$?
+    n=$((n + 1))
+    if [ $rc -eq 0 ]; then
+        echo "ok $n - $1"
+    else
+        echo "not ok $n - $1"
+        sed 's/^/# stdout: /' "$tmp/out" 2>/dev/null | cut -c1-200 | head -n 20
+        sed 's/^/# stderr: /' "$tmp/err" 2>/dev/null | cut -c1-200 | head -n 20
+    fi
+}
+skip() {
+    n=$((n + 1))
+    echo "ok $n - $1 # SKIP $2"
+}
+run() { # wanted exit status, then the arguments; output in $tmp/out, $tmp/err
+    local want=$1 rc
+    shift
+    "$T" "$@" >"$tmp/out" 2>"$tmp/err" </dev/null
+    rc=$?
+    [ $rc -eq "$want" ] || { echo "exit $rc, expected $want: $*" >>"$tmp/err"; return 1; }
+}
+out() { grep -qE -- "$1" "$tmp/out"; }
+err() { grep -qE -- "$1" "$tmp/err"; }
+quiet() { [ ! -s "$tmp/err" ]; }
+json() { # python expression over d, the document
+    python3 -c 'import json,sys; d=json.load(open(sys.argv[1])); assert d["schema"]==1; assert eval(sys.argv[2]), d' \
+        "$tmp/out" "$1" 2>>"$tmp/err"
+}
+tab=$(printf '\t')
+
+"$B/tests/tool_seeds" "$tmp/seeds" >/dev/null 2>&1 || mkdir -p "$tmp/seeds"
+[ -f "$tmp/seeds/llama.gguf" ] || "$B/tests/tool_seeds" "$tmp/seeds" >/dev/null
+cp "$tmp/seeds/llama.gguf" "$tmp/m.gguf"
+G=$tmp/m.gguf
+
+# --- options and usage
+run 0 --help && out '^usage: aprtool VERB' && out 'cat-tensor' && quiet; ok help_goes_to_stdout
+run 0 -h && out '^usage'; ok help_short
+run 0 verify --help && out '^usage: aprtool verify' && out '--deep' && ! out '--profile'; ok help_of_a_verb_lists_its_options_only
+run 0 --version && [ "$(cat "$tmp/out")" = "aprtool 0.1.0" ]; ok version
+run 2 && err 'which verb'; ok usage_no_verb
+run 2 frobnicate x && err "unknown verb 'frobnicate'"; ok usage_unknown_verb
+run 2 show --frob "$G" && err "unknown option '--frob'"; ok usage_unknown_option
+run 2 show && err 'usage: aprtool show'; ok usage_missing_argument
+run 2 show --deep "$G" && err 'show: takes no --deep'; ok usage_option_of_another_verb
+run 2 convert --profile fast "$G" "$tmp/x.apr" && err 'engine, native or strict'; ok usage_bad_choice
+run 2 convert --profile && err "needs an argument"; ok usage_option_without_its_argument
+run 2 validate "$G" && err "'verify'"; ok usage_validate_points_to_verify
+run 1 show "$tmp/absent.gguf" && err '^aprtool: .*absent.gguf.*No such file'; ok missing_file_is_named
+
+# --- show, tensors
+run 0 show "$G" && out "^format${tab}GGUF v3\$" && out "^llama.block_count${tab}1\$" && out "^type F32${tab}" && quiet; ok show_text
+run 0 inspect "$G" && out "^format${tab}GGUF v3\$"; ok show_is_inspect
+run 0 show --json "$G" && json 'd["format"]=="gguf" and d["metadata"]["general.architecture"]=="llama" and d["n_tensor"]==sum(t["tensors"] for t in d["types"])'; ok show_json
+run 0 tensors "$G" && out "^NAME${tab}TYPE${tab}SHAPE${tab}OFFSET${tab}SIZE\$" && out "^blk.0.attn_norm.weight${tab}F32${tab}"; ok tensors_tab_separated
+run 0 tensors "$G" 'blk.0.*norm*' && [ "$(grep -c '^blk.0.*norm' "$tmp/out")" -eq "$(($(wc -l <"$tmp/out") - 1))" ] && out '^blk.0.ffn_norm' && ! out attn_q; ok tensors_glob
+run 1 tensors "$G" 'nope*' && err "no tensor fits 'nope\*'"; ok tensors_glob_that_fits_nothing_fails
+"$T" tensors --json "$G" >"$tmp/a" && run 0 tensors --json --gguf-order "$G" && python3 - "$tmp/a" "$tmp/out" <<'P'
+import json, sys
+a, b = (json.load(open(p))["tensors"] for p in sys.argv[1:])
+assert a and all(x["shape"] == y["shape"][::-1] and x["name"] == y["name"] for x, y in zip(a, b))
+assert any(len(x["shape"]) == 2 and x["shape"][0] != x["shape"][1] for x in a)
+P
+ok tensors_gguf_order_reverses_shapes
+
+# --- explain
+run 0 explain "$G" && out "^rms_norm_eps${tab}1e-05${tab}key${tab}llama.attention.layer_norm_rms_epsilon${tab}"; ok explain_names_value_and_source
+run 0 explain "$G" rope_type && [ "$(wc -l <"$tmp/out")" -eq 2 ] && out "^rope_type${tab}0${tab}"; ok explain_one_key
+run 1 explain "$G" nothing && err "'nothing'"; ok explain_unknown_key_fails
+run 0 explain --json "$G" && json '{f["name"]: f["stamped"] for f in d["fields"]}["num_layers"]=="1" and d["error"] is None'; ok explain_json
+run 0 explain --extents --json "$G" && json 'd["extents"][0]["kind"]=="head" and d["extents"][-1]["offset"]+d["extents"][-1]["length"]==d["size"]'; ok explain_extents
+
+# --- convert
+for p in native engine strict; do
+    run 0 convert --profile $p "$G" "$tmp/$p.apr" && quiet && [ ! -s "$tmp/out" ] && run 0 verify "$tmp/$p.apr" && [ "$(cat "$tmp/out")" = "$tmp/$p.apr: ok" ]; ok "convert_${p}_verifies"
+    run 0 diff "$G" "$tmp/$p.apr" && [ ! -s "$tmp/out" ]; ok "convert_${p}_differs_in_nothing"
+    run 0 explain "$tmp/$p.apr" aprfs.profile && out "\"$p\""; ok "convert_${p}_says_its_profile"
+done
+run 0 convert --values compat "$G" "$tmp/compat.apr" && run 0 explain "$tmp/compat.apr" aprfs.values && out compat; ok convert_values_compat
+run 1 convert "$G" "$tmp/native.apr" && err 'exists; --force'; ok convert_refuses_to_overwrite
+run 0 convert --force --json "$G" "$tmp/native.apr" && json 'd["profile"]=="engine"' && run 0 diff "$tmp/native.apr" "$tmp/engine.apr"; ok convert_force
+run 1 convert "$tmp/engine.apr" "$tmp/again.apr" && err 'is a .apr already' && [ ! -e "$tmp/again.apr" ]; ok convert_refuses_apr_by_name
+run 2 convert "$G" "$tmp/again.bin" && err 'must end in .apr'; ok convert_wants_an_apr_name
+run 1 convert "$tmp/seeds/bad-tensor_past_end.gguf" "$tmp/bad.apr" && [ ! -e "$tmp/bad.apr" ]; ok convert_of_a_bad_file_leaves_nothing
+run 1 convert "$G" "$tmp/no/such/dir.apr" && err 'dir.apr.tmp'; ok convert_into_a_missing_folder
+! ls "$tmp"/*.tmp >/dev/null 2>&1; ok convert_leaves_no_temporary_file
+if [ -w /dev/full ]; then
+    "$T" tensors "$G" >/dev/full 2>"$tmp/err"
+    [ $? -eq 1 ] && err 'stdout'; ok full_disk_on_stdout_is_a_failure
+fi
+"$T" tensors "$G" 2>"$tmp/err" | head -n 1 >/dev/null && quiet; ok closed_pipe_is_silent
+
+# --- verify
+run 0 convert --footer crc "$G" "$tmp/foot.apr" && run 0 verify --json "$tmp/foot.apr" && json 'd["files"][0]["ok"] and d["files"][0]["footer"]'; ok verify_footer
+size=$(stat -c %s "$tmp/foot.apr")
+printf '\377' | dd of="$tmp/foot.apr" bs=1 seek=$((size - 200)) conv=notrunc status=none
+run 1 verify "$tmp/foot.apr" && out 'foot.apr: footer CRC is'; ok verify_sees_one_byte_by_the_footer
+cp "$tmp/engine.apr" "$tmp/head.apr"
+printf '\001' | dd of="$tmp/head.apr" bs=1 seek=50 conv=notrunc status=none
+run 1 verify "$tmp/engine.apr" "$tmp/head.apr" "$G" && out 'engine.apr: ok$' && out 'head.apr: header: checksum' && out 'm.gguf: ok$'; ok verify_goes_on_and_fails
+bad=0
+for f in "$tmp"/seeds/bad-*.gguf; do
+    run 1 verify "$f" && out "^$f: ." || { bad=1; echo "# $f"; break; }
+done
+[ $bad -eq 0 ]; ok verify_names_a_reason_for_every_malformed_gguf
+off=$("$T" tensors "$tmp/engine.apr" blk.0.attn_norm.weight | awk -F'\t' 'NR==2{print $4}')
+cp "$tmp/engine.apr" "$tmp/nan.apr"
+printf '\000\000\300\177\000\000\200\377' | dd of="$tmp/nan.apr" bs=1 seek="$off" conv=notrunc status=none
+run 0 verify "$tmp/nan.apr" && run 1 verify --deep "$tmp/nan.apr" && out "'blk.0.attn_norm.weight': 1 NaN" && out "'blk.0.attn_norm.weight': 1 infinite"; ok verify_deep_finds_nan_and_inf
+cp "$tmp/engine.apr" "$tmp/zero.apr"
+dd if=/dev/zero of="$tmp/zero.apr" bs=1 seek="$off" count="$("$T" tensors --bytes "$tmp/engine.apr" blk.0.attn_norm.weight | awk -F'\t' 'NR==2{print $5}')" conv=notrunc status=none
+run 0 verify --deep "$tmp/zero.apr" && out 'zero.apr: ok, CRC-32 [0-9a-f]{8}$' && err "'blk.0.attn_norm.weight': all zero"; ok verify_deep_says_all_zero
+crc=$(python3 -c 'import sys,zlib; print("%08x" % zlib.crc32(open(sys.argv[1],"rb").read()))' "$tmp/zero.apr")
+out "CRC-32 $crc\$"; ok verify_deep_crc_is_zlibs
+run 0 verify --readers --json "$tmp/strict.apr" && json 'all(r["accepts"] and not r["wrong"] for r in d["files"][0]["readers"])'; ok verify_readers_strict_is_read_right_by_all
+for s in types; do # a file with every type, among them what no Rust reader knows
+    run 1 convert --profile strict "$tmp/seeds/$s.gguf" "$tmp/$s.apr" && [ ! -e "$tmp/$s.apr" ]; ok "convert_strict_refuses_$s"
+done
+printf 'APR\000\002\000' >"$tmp/short.apr"
+run 1 verify --readers "$tmp/short.apr" && out '^aprd'"${tab}no" && out '^aprender-feb'"${tab}no"; ok verify_readers_of_a_broken_file
+: >"$tmp/empty.apr"
+run 1 verify "$tmp/empty.apr" && out 'neither a .apr nor a .gguf'; ok verify_empty_file
+
+# --- diff
+run 0 diff "$G" "$G"; ok diff_of_a_file_with_itself
+cp "$tmp/engine.apr" "$tmp/other.apr"
+printf '\125\252' | dd of="$tmp/other.apr" bs=1 seek=$((off + 6)) conv=notrunc status=none
+run 1 diff "$tmp/engine.apr" "$tmp/other.apr" && out "^bytes${tab}blk.0.attn_norm.weight${tab}first at byte 6${tab}2 of " && [ "$(wc -l <"$tmp/out")" -eq 2 ]; ok diff_names_tensor_and_byte
+run 1 diff --json "$G" "$tmp/other.apr" && json '[x["name"] for x in d["differences"]]==["blk.0.attn_norm.weight"]'; ok diff_gguf_against_apr
+run 1 diff "$tmp/seeds/llama.gguf" "$tmp/seeds/qwen2.gguf" && out "^metadata${tab}general.architecture${tab}\"llama\"${tab}\"qwen2\"" && out "^tensor${tab}blk.0.attn_q.bias${tab}-${tab}F32"; ok diff_of_two_models
+run 1 diff "$tmp/engine.apr" "$tmp/compat.apr"; rc=$?; [ $rc -eq 0 ] && out "^metadata${tab}aprfs.values"; ok diff_of_two_value_sets
+
+# --- cat-tensor
+"$T" cat-tensor "$tmp/engine.apr" blk.0.attn_norm.weight >"$tmp/raw" 2>"$tmp/err"
+dd if="$tmp/engine.apr" bs=1 skip="$off" count="$(stat -c %s "$tmp/raw")" status=none | cmp -s - "$tmp/raw" && [ -s "$tmp/raw" ]; ok cat_tensor_raw
+"$T" cat-tensor --as f32 "$G" blk.0.attn_norm.weight | cmp -s - "$tmp/raw"; ok cat_tensor_f32
+"$T" cat-tensor --as text "$G" blk.0.attn_norm.weight >"$tmp/out" && python3 - "$tmp/raw" "$tmp/out" <<'P'
+import struct, sys
+raw = open(sys.argv[1], "rb").read()
+want = struct.unpack("<%df" % (len(raw) // 4), raw)
+got = [struct.unpack("<f", struct.pack("<f", float(x)))[0] for x in open(sys.argv[2])]
+assert list(want) == got and got
+P
+ok cat_tensor_text_reads_back
+run 1 cat-tensor --as text "$G" no.such && err "no tensor 'no.such'"; ok cat_tensor_unknown
+run 1 cat-tensor --as text "$tmp/seeds/types.gguf" IQ1_S && err 'type IQ1_S'; ok cat_tensor_refuses_what_it_cannot_read
+run 0 cat-tensor --as text "$tmp/seeds/types.gguf" I64 && out '^-?[0-9]+$'; ok cat_tensor_integers
+
+# --- ls
+mkdir -p "$tmp/store/a" && cp "$G" "$tmp/store/a/one.gguf" && cp "$tmp/engine.apr" "$tmp/store/two.apr" && cp "$tmp/seeds/bad-dim_0.gguf" "$tmp/store/three.gguf"
+run 0 ls "$tmp/store" && out "/one${tab}gguf${tab}" && out "^two${tab}apr${tab}" && ! out '^[^ ]*three' && err 'three.gguf'; ok ls_folder
+run 0 ls --all --json "$tmp/store" && json 'any("dimension" in m["why"] for m in d["models"]) and len(d["models"])==3'; ok ls_all_json_has_reasons
+run 0 ls "$G" "$tmp/engine.apr" && [ "$(wc -l <"$tmp/out")" -eq 3 ]; ok ls_files
+(cd "$tmp/store" && "$T" ls >"$tmp/out" 2>"$tmp/err") && out "^two${tab}"; ok ls_without_a_path_is_the_current_folder
+run 1 ls "$tmp/absent" "$G" && err 'absent' && out 'm.gguf'; ok ls_missing_path_fails_after_the_rest
+
+# --- a terminal
+if command -v script >/dev/null; then
+    tty() { script -qec "$1" /dev/null </dev/null >"$tmp/out" 2>"$tmp/err"; }
+    tty "'$T' tensors '$G' 'blk.0.*norm*'" && out '^NAME  +TYPE  +SHAPE' && ! out "$tab"; ok terminal_gets_aligned_columns
+    tty "'$T' cat-tensor '$G' blk.0.attn_norm.weight"; [ $? -eq 2 ] && out 'stdout is a terminal'; ok terminal_gets_no_binary
+    tty "'$T' convert --force '$G' '$tmp/t.apr'" && out '\[####'; ok terminal_gets_a_progress_bar
+    run 0 convert --force "$G" "$tmp/t.apr" && quiet; ok no_terminal_no_progress_bar
+else
+    for t in terminal_gets_aligned_columns terminal_gets_no_binary terminal_gets_a_progress_bar; do
+        skip $t "no script(1)"
+    done
+fi
+
+# --- signals, on a file large enough to be caught at it
+big=${APRFS_MODELS:-.cache/models}/SmolLM2-135M-Instruct.Q4_1.gguf
+if [ -f "$big" ]; then
+    "$T" convert --footer crc --profile strict "$big" "$tmp/big.apr" 2>"$tmp/err" &
+    pid=$!
+    for _ in $(seq 1 500); do
+        [ -s "$tmp/big.apr.tmp" ] && break
+        sleep 0.01
+    done
+    kill -INT $pid 2>/dev/null
+    wait $pid
+    rc=$?
+    if [ $rc -eq 0 ]; then
+        skip convert_interrupted_leaves_nothing "it was done before the signal came"
+    else
+        [ $rc -eq 1 ] && err interrupted && [ ! -e "$tmp/big.apr.tmp" ] && [ ! -e "$tmp/big.apr" ]; ok convert_interrupted_leaves_nothing
+    fi
+    run 0 convert "$big" "$tmp/big.apr" && run 0 verify --deep "$tmp/big.apr" && run 0 diff "$big" "$tmp/big.apr"; ok convert_real_model_round_trip
+else
+    skip convert_interrupted_leaves_nothing "no SmolLM2-135M-Instruct.Q4_1.gguf (scripts/fetch_models)"
+    skip convert_real_model_round_trip "no SmolLM2-135M-Instruct.Q4_1.gguf (scripts/fetch_models)"
+fi
+echo "1..$n"
