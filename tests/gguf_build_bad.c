@@ -142,6 +142,7 @@ BAD(array_count_max, arch_and(b, 0, 1); array(b, "llama.x", 0, HUGE_COUNT);)
 BAD(array_count_wraps, arch_and(b, 0, 1); array(b, "llama.x", 10, (UINT64_C(1) << 61) + 1);
     buf_u64(b, 1);)
 BAD(array_past_end, arch_and(b, 0, 1); array(b, "llama.x", 5, 1000); buf_u64(b, 0);)
+BAD(array_bools_past_end, arch_and(b, 0, 1); array(b, "llama.x", 7, 9); buf_u64(b, 0);)
 BAD(array_strings_count_max, arch_and(b, 0, 1); array(b, "llama.x", 8, HUGE_COUNT);)
 BAD(array_strings_count_wraps, arch_and(b, 0, 1); array(b, "llama.x", 8, (UINT64_C(1) << 61) + 1);
     buf_u64(b, 0);)
@@ -298,6 +299,7 @@ const struct gguf_bad gguf_bad_cases[] = {
     CASE(array_count_max, -ERANGE, "key 'llama.x': array of 18446744073709551615 elements"),
     CASE(array_count_wraps, -ERANGE, "key 'llama.x': array of 2305843009213693953 elements"),
     CASE(array_past_end, -EAGAIN, "cut in key 1 'llama.x'"),
+    CASE(array_bools_past_end, -EAGAIN, "cut in key 1 'llama.x'"),
     CASE(array_strings_count_max, -ERANGE, "key 'llama.x': array of 18446744073709551615"),
     CASE(array_strings_count_wraps, -ERANGE, "key 'llama.x': array of 2305843009213693953"),
     CASE(array_strings_past_end, -EAGAIN, "cut in key 1 'llama.x'"),
