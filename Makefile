@@ -95,7 +95,7 @@ $(call tests_bin,$(TESTS_INFER)): $(B)/tests/%: $(B)/tests/%.o $(call obj,$(TEST
 $(call tests_bin,$(filter-out tests/tool_tokens.c,$(wildcard tests/tool_*.c))): $(B)/tests/%: $(B)/tests/%.o $(FORMAT_A)
 	$(call say,LD)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(FORMAT_LIBS)
-$(B)/tests/tool_seeds: $(call obj,$(wildcard tests/gguf_build*.c))
+$(B)/tests/tool_seeds $(B)/tests/tool_store: $(call obj,$(wildcard tests/gguf_build*.c))
 $(B)/tests/tool_tokens: $(B)/tests/tool_tokens.o $(B)/tests/token_meta.o $(INFER_A) $(FORMAT_A)
 	$(call say,LD)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(FORMAT_LIBS) $(INFER_LIBS)

@@ -16,6 +16,7 @@
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <sys/un.h>
+#include <sys/vfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -85,13 +86,18 @@ static bool conf_allows_other(void)
     return yes;
 }
 
+static int say_dead(const char *path, struct err *e)
+{
+    return err_set(e, -ENOTCONN, "%s: a dead mount is there: run fusermount3 -u %s", path, path);
+}
+
 static int check_dir(const char *path, char real[PATH_MAX], struct err *e)
 {
     struct stat st;
     if (stat(path, &st) < 0) {
         int rc = -errno;
         if (rc == -ENOTCONN)
-            return err_set(e, rc, "%s: a dead mount is there: run fusermount3 -u %s", path, path);
+            return say_dead(path, e);
         return err_set(e, rc, "%s: %s", path, strerror(-rc));
     }
     if (!S_ISDIR(st.st_mode))
@@ -114,7 +120,12 @@ int mount_check(const struct options *o, char source[PATH_MAX], char dir[PATH_MA
                        dir);
     dev_t dev;
     char type[64];
-    if (mount_at(dir, &dev, type) && strcmp(type, "fuse.aprfs") == 0)
+    struct statfs sf;
+    bool mounted = mount_at(dir, &dev, type);
+    /* stat(2) of a dead mount's root may still be answered from the kernel's memory; this is not. */
+    if (mounted && strncmp(type, "fuse", 4) == 0 && statfs(dir, &sf) < 0 && errno == ENOTCONN)
+        return say_dead(o->mountpoint, e);
+    if (mounted && strcmp(type, "fuse.aprfs") == 0)
         return err_set(e, -EBUSY, "%s: an aprfs mount already", dir);
     if (access("/dev/fuse", F_OK) < 0)
         return err_set(e, -ENODEV,

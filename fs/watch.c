@@ -25,6 +25,7 @@
 #define QUIET_ONE_MS 30
 #define QUIET_MS     250
 #define LATEST_MS    2000
+#define MAX_LOGGED   20 /* problems of one scan that go to the log */
 #define CHECK_MS     20 /* between two looks at open files while one is being written */
 #define MASK                                                                                       \
     (IN_CREATE | IN_MOVED_FROM | IN_MOVED_TO | IN_DELETE | IN_CLOSE_WRITE | IN_MODIFY |            \
@@ -191,8 +192,10 @@ static void notify_changed(void *ctx, uint64_t dir, const char *name)
 
 static void log_problems(const struct store *s)
 {
-    for (size_t i = 0; i < s->n_problem; i++)
+    for (size_t i = 0; i < s->n_problem && i < MAX_LOGGED; i++)
         log_line(LOG_WARN, "%s: %s", s->problem[i].path, s->problem[i].why);
+    if (s->n_problem > MAX_LOGGED)
+        log_line(LOG_WARN, "%zu more lines in .aprfs/problems.txt", s->n_problem - MAX_LOGGED);
 }
 
 static int scan_once(struct watch *w, bool first, struct err *e)
