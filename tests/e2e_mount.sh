@@ -41,7 +41,8 @@ fail() { echo "FAILED: $*"; exit 1; }
 
 # run NAME FUNCTION [SECONDS]: one test in $T, its own folder.
 run() {
-    local name=$1 fn=$2 limit=${3:-100} pid rc dog
+    local name=$1 fn=$2 limit=${3:-100} pid rc dog t0
+    t0=$(date +%s%N)
     N=$((N + 1))
     T=$W/$fn
     mkdir -p "$T"
@@ -68,6 +69,7 @@ run() {
     if [ $rc -eq 77 ]; then
         echo "ok $N - $name # SKIP $(cat "$T/skip")"
     elif [ $rc -eq 0 ]; then
+        grep '^# ' "$T/log" # figures
         echo "ok $N - $name"
     else
         echo "not ok $N - $name"
@@ -77,6 +79,7 @@ run() {
             [ -e "$d" ] && { echo "# ${d##*/}:"; grep -v 'no tokenizer.json' "$d" | tail -n 25 | sed 's/^/#   /'; }
         done
     fi
+    [ -z "${TIMES:-}" ] || echo "# $fn: $((($(date +%s%N) - t0) / 1000000)) ms"
 }
 
 stacks() { # where every thread of our daemons stands
@@ -296,7 +299,7 @@ t_cut_under_cp() { # cp across the cut must not end well with wrong bytes
         (dd if="$apr" of="$T/copy" bs=1M status=none; echo $? >"$T/rc") 2>/dev/null &
         local p=$!
         sleep "0.0$i"
-        truncate -s 50% "$T/store/m.gguf"
+        truncate -s $(($(stat -c %s "$T/store/m.gguf") / 2)) "$T/store/m.gguf"
         wait $p || true
         if [ "$(cat "$T/rc")" = 0 ]; then
             cmp "$T/copy" "$T/witness.apr" || fail "a short or wrong copy, and exit status 0"
