@@ -282,7 +282,7 @@ static int read_theirs(struct reader *r)
     int rc = required(r, ARCH_F_N_EMBD);
     if (!rc)
         rc = required(r, ARCH_F_N_HEAD);
-    if (!rc)
+    if (!rc && c->n_layer) /* without layers the arrays are NULL */
         memcpy(c->n_head_kv, c->n_head, c->n_layer * sizeof *c->n_head_kv);
     if (!rc)
         rc = optional(r, ARCH_F_N_HEAD_KV);

@@ -487,7 +487,7 @@ static bool out_room(struct json_out *o, size_t n)
 
 static void out_put(struct json_out *o, const char *p, size_t n)
 {
-    if (!out_room(o, n))
+    if (n == 0 || !out_room(o, n))
         return;
     memcpy(o->p + o->len, p, n);
     o->len += n;

@@ -337,7 +337,7 @@ int vapr_plan_layout(struct vapr *v, struct err *e)
         l == LAYOUT_PLACED ? lay_placed(v, e) : lay_extents(v, l == LAYOUT_CONGRUENT ? 0 : 32, e);
     if (rc == 0)
         rc = lay_tensors(v, e);
-    if (rc == 0)
+    if (rc == 0 && v->n_entry > 0)
         qsort(v->entry, v->n_entry, sizeof *v->entry, cmp_name);
     return rc;
 }

@@ -119,6 +119,40 @@ static void vapr_head_follows_byte_table(void **state)
     gguf_build_free(b);
 }
 
+/* A vocabulary: keys, no tensors. Found by the fuzzer: sorting nothing must not pass NULL on. */
+static void vapr_new_plans_file_without_tensors(void **state)
+{
+    (void)state;
+    struct gguf_build *b = gguf_build_new(3, 1);
+    gguf_build_str(b, "general.architecture", "llama");
+    for (int footer = 0; footer < 2; footer++) {
+        struct made m;
+        open_ok(&m, b);
+        for (int p = VAPR_ENGINE; p <= VAPR_STRICT; p++) {
+            struct vapr_options opt = {.profile = (enum vapr_profile)p,
+                                       .footer = footer ? VAPR_FOOTER_CRC : VAPR_FOOTER_NONE};
+            struct vapr *v = NULL;
+            struct source *s = NULL;
+            struct apr *a = NULL;
+            struct err e = {0};
+            if (vapr_new(&v, m.g, &opt, &e) < 0 || vapr_source(&s, v, &e) < 0 ||
+                apr_open(&a, s, &e) < 0)
+                fail_msg("%s", e.msg);
+            assert_int_equal(apr_n_tensor(a), 0);
+            uint8_t *whole = vapr_bytes(v);
+            if (footer)
+                assert_int_equal(load_u32(whole + vapr_size(v) - 4),
+                                 crc32_update(0, whole, vapr_size(v) - 4));
+            free(whole);
+            apr_close(a);
+            source_close(s);
+            vapr_free(v);
+        }
+        made_close(&m);
+    }
+    gguf_build_free(b);
+}
+
 static void vapr_head_says_which_values_are_stamped(void **state)
 {
     (void)state;
@@ -668,6 +702,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(vapr_new_agrees_with_original_converter),
         cmocka_unit_test(vapr_head_follows_byte_table),
+        cmocka_unit_test(vapr_new_plans_file_without_tensors),
         cmocka_unit_test(vapr_head_says_which_values_are_stamped),
         cmocka_unit_test(vapr_alias_names_tied_head),
         cmocka_unit_test(vapr_alias_gives_encoders_no_head),

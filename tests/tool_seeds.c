@@ -1,6 +1,9 @@
-/* tool_seeds DIR: writes every good and every malformed small GGUF, as seeds for the fuzzers and
- * files to try programs on. Several parts of one model also go into one NAME.parts, as fuzz_gguf
- * reads them. */
+/* tool_seeds DIR: writes every good and every malformed small GGUF, and the .apr of each good one,
+ * as seeds for the fuzzers and files to try programs on. Several parts of one model also go into
+ * one NAME.parts, as fuzz_gguf reads them. */
+#include "format/bytes.h"
+#include "format/crc32.h"
+#include "format/vapr.h"
 #include "tests/gguf_build.h"
 
 #include <inttypes.h>
@@ -24,12 +27,48 @@ static void write_seed(const char *name, const char *suffix, const struct buf *b
     }
 }
 
+/* The .apr that a mount would show of a GGUF in memory, without the zeros before its data and cut
+ * like the rest, and its metadata alone. */
+static void write_apr(const char *name, const struct buf *gguf, enum vapr_profile profile)
+{
+    struct source *s = NULL;
+    struct gguf *g = NULL;
+    struct vapr *v = NULL;
+    struct vapr_options opt = {.profile = profile};
+    char suffix[32];
+    if (source_from_mem(&s, gguf->p, gguf->len, name, NULL) == 0 &&
+        gguf_open(&g, &s, 1, NULL) == 0 && vapr_new(&v, g, &opt, NULL) == 0) {
+        static uint8_t data[MAX_SEED];
+        struct buf apr = {0}, meta = {0};
+        size_t n, got;
+        const uint8_t *head = vapr_head(v, &n);
+        buf_put(&apr, head, n);
+        store_u64(apr.p + 32, n);
+        store_u32(apr.p + 40, crc32_apr_header(apr.p));
+        if (vapr_read(v, data, vapr_data_offset(v), sizeof data, &got, NULL) < 0)
+            abort();
+        buf_put(&apr, data, got);
+        snprintf(suffix, sizeof suffix, "-%s.apr", vapr_profile_name(profile));
+        write_seed(name, suffix, &apr);
+        buf_put(&meta, head + 64, load_u32(head + 20));
+        snprintf(suffix, sizeof suffix, "-%s.json", vapr_profile_name(profile));
+        write_seed(name, suffix, &meta);
+        buf_free(&apr);
+        buf_free(&meta);
+    }
+    vapr_free(v);
+    gguf_close(g);
+    source_close(s);
+}
+
 /* Takes b. */
 static void write_build(const char *name, struct gguf_build *b)
 {
     struct buf out = {0};
     out.p = gguf_build_bytes(b, &out.len);
     write_seed(name, ".gguf", &out);
+    write_apr(name, &out, VAPR_NATIVE);
+    write_apr(name, &out, VAPR_ENGINE);
     buf_free(&out);
     gguf_build_free(b);
 }
