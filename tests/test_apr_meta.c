@@ -203,11 +203,11 @@ static void apr_meta_rebuilds_every_field(void **state)
     gguf_build_free(b);
 }
 
-static void check_real(const char *file)
+static void check_real(const char *test, const char *file)
 {
     char *path = real_model(file);
     if (!path)
-        skip_because("%s is not there", file);
+        skip_because_in(test, "%s is not there", file);
     struct arch_open a;
     arch_open_path(&a, path);
     if (a.rc < 0)
@@ -230,19 +230,19 @@ static void check_real(const char *file)
 static void apr_meta_rebuilds_real_smollm2(void **state)
 {
     (void)state;
-    check_real(REAL_SMOLLM2);
+    check_real(__func__, REAL_SMOLLM2);
 }
 
 static void apr_meta_rebuilds_real_qwen25(void **state)
 {
     (void)state;
-    check_real(REAL_QWEN25);
+    check_real(__func__, REAL_QWEN25);
 }
 
 static void apr_meta_rebuilds_real_gemma3(void **state)
 {
     (void)state;
-    check_real(REAL_GEMMA3);
+    check_real(__func__, REAL_GEMMA3);
 }
 
 static void apr_meta_rebuilds_a_vocabulary_alone(void **state)

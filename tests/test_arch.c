@@ -1210,11 +1210,11 @@ static const struct real {
      2,           1,        true,  true, false, true},
 };
 
-static void check_real(const struct real *r)
+static void check_real(const char *test, const struct real *r)
 {
     char *path = real_model(r->file);
     if (!path)
-        skip_because("%s is not there", r->file);
+        skip_because_in(test, "%s is not there", r->file);
     struct arch_open a;
     arch_open_path(&a, path);
     if (a.rc < 0)
@@ -1251,19 +1251,19 @@ static void check_real(const struct real *r)
 static void arch_real_smollm2(void **state)
 {
     (void)state;
-    check_real(&real[0]);
+    check_real(__func__, &real[0]);
 }
 
 static void arch_real_qwen25(void **state)
 {
     (void)state;
-    check_real(&real[1]);
+    check_real(__func__, &real[1]);
 }
 
 static void arch_real_gemma3(void **state)
 {
     (void)state;
-    check_real(&real[2]);
+    check_real(__func__, &real[2]);
 }
 
 int main(void)
