@@ -4,6 +4,7 @@
 #include "format/json.h"
 
 #include <errno.h>
+#include <math.h>
 #include <openssl/evp.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,7 +33,6 @@ static const struct hf_class {
     {"granite", "granite", "GraniteForCausalLM"},
     {"smollm3", "smollm3", "SmolLM3ForCausalLM"},
     {"gptneox", "gpt_neox", "GPTNeoXForCausalLM"},
-    {"mistral3", "ministral3", "Ministral3ForCausalLM"},
 };
 
 static const struct hf_class mixtral = {"llama", "mixtral", "MixtralForCausalLM"};
@@ -57,6 +57,23 @@ static void put_f(struct json_out *o, const char *key, float v)
 {
     json_key(o, key);
     json_put_f32(o, v);
+    /* "30" is an integer to readers that check types: say "30.0". */
+    size_t i = o->len;
+    while (i > 0 && ((o->p[i - 1] >= '0' && o->p[i - 1] <= '9') || o->p[i - 1] == '-'))
+        i--;
+    if (o->rc < 0 || i == 0 || o->p[i - 1] != ':')
+        return;
+    if (o->cap - o->len < 2) {
+        char *p = realloc(o->p, o->cap + 64);
+        if (!p) {
+            o->rc = -ENOMEM;
+            return;
+        }
+        o->p = p;
+        o->cap += 64;
+    }
+    memcpy(o->p + o->len, ".0", 2);
+    o->len += 2;
 }
 
 static void put_b(struct json_out *o, const char *key, bool v)
@@ -138,7 +155,10 @@ static void put_rope(struct json_out *o, const struct arch_config *c)
 /* Windows, soft caps and scales: what Gemma and its like need besides. */
 static void put_attention(struct json_out *o, const struct arch_config *c, uint32_t n_layer)
 {
-    if (c->sliding_window > 0) {
+    if (c->sliding_window == 0) {
+        json_key(o, "sliding_window"); /* said, for some classes have a window by default */
+        json_put_null(o);
+    } else {
         put_u(o, "sliding_window", c->sliding_window);
         json_key(o, "layer_types");
         json_open(o, '[');
@@ -150,7 +170,7 @@ static void put_attention(struct json_out *o, const struct arch_config *c, uint3
     }
     bool gemma = !strcmp(c->arch, "gemma2") || !strcmp(c->arch, "gemma3");
     if (gemma && c->attn_scale > 0.0f)
-        put_f(o, "query_pre_attn_scalar", 1.0f / (c->attn_scale * c->attn_scale));
+        put_u(o, "query_pre_attn_scalar", (uint64_t)llround(1.0 / pow(c->attn_scale, 2)));
     if (c->attn_softcap > 0.0f)
         put_f(o, "attn_logit_softcapping", c->attn_softcap);
     if (c->final_softcap > 0.0f)
@@ -174,7 +194,8 @@ static void put_config(struct json_out *o, const struct arch_config *c)
     put_u(o, "num_hidden_layers", n_layer);
     put_per_layer(o, "num_attention_heads", c->n_head, n_layer);
     put_per_layer(o, "num_key_value_heads", c->n_head_kv, n_layer);
-    put_u(o, "head_dim", c->head_dim_k);
+    if (strcmp(c->arch, "falcon")) /* its class derives it, and refuses the key */
+        put_u(o, "head_dim", c->head_dim_k);
     put_per_layer(o, "intermediate_size", c->n_ff, n_layer);
     if (act)
         put_s(o, "hidden_act", act);
