@@ -1,9 +1,10 @@
 /* aprd: options, verbs, wiring. The one place of this program that prints. */
+#include "format/opts.h"
+#include "infer/cli.h"
 #include "infer/engine.h"
 #include "infer/session.h"
 
 #include <errno.h>
-#include <getopt.h>
 #include <inttypes.h>
 #include <math.h>
 #include <signal.h>
@@ -21,28 +22,18 @@ enum verb {
 };
 
 struct args {
-    enum verb verb;
     const char *path, *prompt;
     int64_t n_predict;
     int n_thread;
     uint32_t n_ctx;
-    struct sampler_params given; /* values; which of them were given: */
-    uint32_t is_given;           /* bit = index into option_table */
-    bool random_seed, ids, no_bos, no_parse_special, special, verbose;
+    struct sampler_params given;
+    bool random_seed;
+    uint32_t given_mask; /* bit = index into options */
 };
 
-/* The one option table: parsing, help and the refusal of options a verb does not take. */
-struct option_row {
-    const char *name;
-    char letter;     /* 0: none */
-    const char *arg; /* NULL: a switch */
-    unsigned verbs;
-    const char *help;
-};
-
+/* Options that are no letters get numbers above 255. */
 enum {
-    OPT_PREDICT,
-    OPT_TEMP,
+    OPT_TEMP = 256,
     OPT_TOP_K,
     OPT_TOP_P,
     OPT_MIN_P,
@@ -50,50 +41,42 @@ enum {
     OPT_REPEAT_N,
     OPT_PRESENCE,
     OPT_FREQUENCY,
-    OPT_SEED,
-    OPT_THREADS,
-    OPT_CTX,
     OPT_SPECIAL,
     OPT_IDS,
     OPT_NO_BOS,
     OPT_NO_PARSE,
-    OPT_VERBOSE,
-    OPT_HELP,
     OPT_VERSION,
-    OPT_COUNT,
 };
 
 #define VERB_ALL (VERB_RUN | VERB_LOGITS | VERB_TOKENIZE | VERB_DETOKENIZE)
 
-static const struct option_row option_table[OPT_COUNT] = {
-    [OPT_PREDICT] = {"predict", 'n', "TOKENS", VERB_RUN,
-                     "tokens to write (default: to an end token or a full context)"},
-    [OPT_TEMP] = {"temp", 0, "T", VERB_RUN, "temperature, 0 to 100; 0 = greedy (default 1)"},
-    [OPT_TOP_K] = {"top-k", 0, "K", VERB_RUN, "only the K likeliest; 0 or -1 = off (default 0)"},
-    [OPT_TOP_P] = {"top-p", 0, "P", VERB_RUN, "only the likeliest that sum to P (default 1 = off)"},
-    [OPT_MIN_P] = {"min-p", 0, "P", VERB_RUN,
-                   "only those with P times the highest probability (default 0 = off)"},
-    [OPT_REPEAT] = {"repeat-penalty", 0, "X", VERB_RUN, "above 0 to 2 (default 1 = off)"},
-    [OPT_REPEAT_N] = {"repeat-last-n", 0, "N", VERB_RUN,
-                      "its window in tokens; -1 = all (default 64)"},
-    [OPT_PRESENCE] = {"presence-penalty", 0, "X", VERB_RUN, "-2 to 2 (default 0)"},
-    [OPT_FREQUENCY] = {"frequency-penalty", 0, "X", VERB_RUN, "-2 to 2 (default 0)"},
-    [OPT_SEED] = {"seed", 's', "S", VERB_RUN, "0 to 2^53; -1 = random (default -1)"},
-    [OPT_THREADS] = {"threads", 't', "N", VERB_RUN | VERB_LOGITS,
-                     "CPU threads (default: the CPUs allowed); changes no result"},
-    [OPT_CTX] = {"ctx-size", 'c', "N", VERB_RUN | VERB_LOGITS,
-                 "context in tokens (default: the model's)"},
-    [OPT_SPECIAL] = {"special", 0, NULL, VERB_RUN | VERB_DETOKENIZE,
-                     "write control tokens as text (default: they are dropped)"},
-    [OPT_IDS] = {"ids", 0, NULL, VERB_TOKENIZE, "the ids alone, on one line"},
-    [OPT_NO_BOS] = {"no-bos", 0, NULL, VERB_TOKENIZE,
-                    "without the tokens the model puts around a text"},
-    [OPT_NO_PARSE] = {"no-parse-special", 0, NULL, VERB_TOKENIZE,
-                      "control tokens' spelling is plain text"},
-    [OPT_VERBOSE] = {"verbose", 'v', NULL, VERB_RUN, "seed, counts and speed on stderr"},
-    [OPT_HELP] = {"help", 'h', NULL, VERB_ALL, "this text"},
-    [OPT_VERSION] = {"version", 0, NULL, VERB_ALL, "the version"},
+static const struct opts_item options[] = {
+    {'n', "predict", "TOKENS", "tokens to write (default -1: to an end token or a full context)",
+     VERB_RUN},
+    {OPT_TEMP, "temp", "T", "temperature, 0 to 100; 0 = greedy (default 1)", VERB_RUN},
+    {OPT_TOP_K, "top-k", "K", "only the K likeliest; 0 or -1 = off (default 0)", VERB_RUN},
+    {OPT_TOP_P, "top-p", "P", "only the likeliest that sum to P (default 1 = off)", VERB_RUN},
+    {OPT_MIN_P, "min-p", "P", "only those with P times the highest probability (default 0 = off)",
+     VERB_RUN},
+    {OPT_REPEAT, "repeat-penalty", "X", "above 0 to 2 (default 1 = off)", VERB_RUN},
+    {OPT_REPEAT_N, "repeat-last-n", "N", "its window in tokens; -1 = all (default 64)", VERB_RUN},
+    {OPT_PRESENCE, "presence-penalty", "X", "-2 to 2 (default 0)", VERB_RUN},
+    {OPT_FREQUENCY, "frequency-penalty", "X", "-2 to 2 (default 0)", VERB_RUN},
+    {'s', "seed", "S", "0 to 2^53; -1 = random (default -1)", VERB_RUN},
+    {'t', "threads", "N", "CPU threads (default: the CPUs allowed); changes no result",
+     VERB_RUN | VERB_LOGITS},
+    {'c', "ctx-size", "N", "context in tokens (default: the model's)", VERB_RUN | VERB_LOGITS},
+    {OPT_SPECIAL, "special", NULL, "write control tokens as text (default: they are dropped)",
+     VERB_RUN | VERB_DETOKENIZE},
+    {OPT_IDS, "ids", NULL, "the ids alone, on one line", VERB_TOKENIZE},
+    {OPT_NO_BOS, "no-bos", NULL, "without the tokens the model puts around a text", VERB_TOKENIZE},
+    {OPT_NO_PARSE, "no-parse-special", NULL, "control tokens' spelling is plain text",
+     VERB_TOKENIZE},
+    {'v', "verbose", NULL, "seed, counts and speed on stderr", VERB_RUN},
+    {'h', "help", NULL, "this text", VERB_ALL},
+    {OPT_VERSION, "version", NULL, "the version", VERB_ALL},
 };
+#define N_OPTION (sizeof options / sizeof options[0])
 
 static const struct verb_row {
     const char *name, *operands, *help;
@@ -108,30 +91,23 @@ static const struct verb_row {
 };
 #define N_VERB (sizeof verb_table / sizeof verb_table[0])
 
-static void usage(FILE *f)
+static int usage(const struct verb_row *only)
 {
-    fprintf(f, "usage: aprd VERB [OPTION]... PATH ...\n"
-               "Runs a model from a mounted or copied .apr file, or from a .gguf.\n\n");
+    printf("usage: aprd VERB [OPTION]... PATH ...\n"
+           "Runs a model from a mounted or copied .apr file, or from a .gguf.\n\n");
     for (size_t i = 0; i < N_VERB; i++)
-        fprintf(f, "  aprd %-10s %-12s %s\n", verb_table[i].name, verb_table[i].operands,
-                verb_table[i].help);
-    for (size_t v = 0; v < N_VERB; v++) {
-        fprintf(f, "\nOptions of %s:\n", verb_table[v].name);
-        for (int i = 0; i < OPT_COUNT; i++) {
-            const struct option_row *o = &option_table[i];
-            char left[64], letter[5] = "";
-            if (!(o->verbs & verb_table[v].verb))
-                continue;
-            if (o->letter)
-                snprintf(letter, sizeof letter, "-%c, ", o->letter);
-            snprintf(left, sizeof left, "%s--%s%s%s", letter, o->name, o->arg ? " " : "",
-                     o->arg ? o->arg : "");
-            fprintf(f, "  %-26s %s\n", left, o->help);
-        }
+        if (!only || only == &verb_table[i])
+            printf("  aprd %-10s %-12s %s\n", verb_table[i].name, verb_table[i].operands,
+                   verb_table[i].help);
+    for (size_t i = 0; i < N_VERB; i++) {
+        if (only && only != &verb_table[i])
+            continue;
+        printf("\nOptions of %s:\n", verb_table[i].name);
+        opts_print_help(stdout, options, N_OPTION, verb_table[i].verb);
     }
-    fprintf(f,
-            "\nSampling options not given come from the model (general.sampling.*), then from the\n"
-            "defaults above. Exit: 0 done, 1 failed, 2 usage.\n");
+    printf("\nSampling options not given come from the model (general.sampling.*), then from the\n"
+           "defaults above. Exit: 0 done, 1 failed, 2 usage.\n");
+    return fflush(stdout) == 0 ? 0 : 1;
 }
 
 static int complain(const struct err *e)
@@ -140,11 +116,9 @@ static int complain(const struct err *e)
     return 1;
 }
 
-static int bad_usage(const char *fmt, const char *a, const char *b)
+static int bad_usage(const struct err *e)
 {
-    fprintf(stderr, "aprd: ");
-    fprintf(stderr, fmt, a, b);
-    fprintf(stderr, "\nTry 'aprd --help'.\n");
+    fprintf(stderr, "aprd: %s\nTry 'aprd --help'.\n", e->msg);
     return 2;
 }
 
@@ -170,224 +144,105 @@ static bool parse_num(const char *s, double *out)
     return true;
 }
 
-/* Stores one option; false: its value makes no sense. Ranges of sampling values are checked once,
- * by the sampler. */
-static bool take_option(struct args *a, int i, const char *v)
+static bool is_given(const struct args *a, int id)
 {
+    for (size_t i = 0; i < N_OPTION; i++)
+        if (options[i].id == id)
+            return a->given_mask >> i & 1;
+    return false;
+}
+
+/* Stores one option. Ranges of sampling values are checked once, by the sampler. */
+static int take_option(void *ctx, const struct opts_item *item, const char *v, struct err *e)
+{
+    struct args *a = ctx;
+    struct sampler_params *p = &a->given;
     int64_t n = 0;
     bool ok = true;
-    switch (i) {
-    case OPT_PREDICT:
+    switch (item->id) {
+    case 'n':
         ok = parse_int(v, -1, INT64_MAX, &a->n_predict);
         break;
     case OPT_TEMP:
-        ok = parse_num(v, &a->given.temp);
+        ok = parse_num(v, &p->temp);
         break;
     case OPT_TOP_K:
-        ok = parse_int(v, INT64_MIN, INT64_MAX, &a->given.top_k);
+        ok = parse_int(v, INT64_MIN, INT64_MAX, &p->top_k);
         break;
     case OPT_TOP_P:
-        ok = parse_num(v, &a->given.top_p);
+        ok = parse_num(v, &p->top_p);
         break;
     case OPT_MIN_P:
-        ok = parse_num(v, &a->given.min_p);
+        ok = parse_num(v, &p->min_p);
         break;
     case OPT_REPEAT:
-        ok = parse_num(v, &a->given.repeat_penalty);
+        ok = parse_num(v, &p->repeat_penalty);
         break;
     case OPT_REPEAT_N:
-        ok = parse_int(v, INT64_MIN, INT64_MAX, &a->given.repeat_last_n);
+        ok = parse_int(v, INT64_MIN, INT64_MAX, &p->repeat_last_n);
         break;
     case OPT_PRESENCE:
-        ok = parse_num(v, &a->given.presence_penalty);
+        ok = parse_num(v, &p->presence_penalty);
         break;
     case OPT_FREQUENCY:
-        ok = parse_num(v, &a->given.frequency_penalty);
+        ok = parse_num(v, &p->frequency_penalty);
         break;
-    case OPT_SEED:
+    case 's':
         ok = parse_int(v, -1, INT64_C(1) << 53, &n);
         a->random_seed = n < 0;
-        a->given.seed = (uint64_t)n;
+        p->seed = n < 0 ? 0 : (uint64_t)n;
         break;
-    case OPT_THREADS:
+    case 't':
         ok = parse_int(v, 1, 64, &n);
         a->n_thread = (int)n;
         break;
-    case OPT_CTX:
+    case 'c':
         ok = parse_int(v, 1, INT32_MAX, &n);
         a->n_ctx = (uint32_t)n;
         break;
-    case OPT_SPECIAL:
-        a->special = true;
-        break;
-    case OPT_IDS:
-        a->ids = true;
-        break;
-    case OPT_NO_BOS:
-        a->no_bos = true;
-        break;
-    case OPT_NO_PARSE:
-        a->no_parse_special = true;
-        break;
-    case OPT_VERBOSE:
-        a->verbose = true;
-        break;
-    default:
+    default: /* a switch: the mask below is all there is to keep */
         break;
     }
-    a->is_given |= UINT32_C(1) << i;
-    return ok;
+    a->given_mask |= UINT32_C(1) << (item - options);
+    return ok ? 0 : err_set(e, -EINVAL, "--%s: '%s' is not a value it takes", item->name, v);
 }
 
-/* The verb of argv[1], or 0. */
-static const struct verb_row *find_verb(const char *s)
+/* Fills a from the command line; 0, or -EINVAL (usage). *verb is NULL where none is named. */
+static int parse(struct args *a, int argc, char **argv, const struct verb_row **verb, struct err *e)
 {
-    for (size_t i = 0; i < N_VERB; i++)
-        if (strcmp(s, verb_table[i].name) == 0)
-            return &verb_table[i];
-    return NULL;
-}
-
-#define PARSE_RUN (-1) /* go on; else the exit code */
-
-static int parse(struct args *a, int argc, char **argv)
-{
-    struct option lo[OPT_COUNT + 1] = {0};
-    char letters[2 * OPT_COUNT + 2] = ":";
-    for (int i = 0, at = 1; i < OPT_COUNT; i++) {
-        const struct option_row *o = &option_table[i];
-        lo[i] = (struct option){o->name, o->arg ? required_argument : no_argument, NULL, 256 + i};
-        if (o->letter)
-            letters[at++] = o->letter;
-        if (o->letter && o->arg)
-            letters[at++] = ':';
-    }
+    int first;
     *a = (struct args){.n_predict = -1, .given = sampler_defaults(), .random_seed = true};
-    const struct verb_row *verb = argc > 1 ? find_verb(argv[1]) : NULL;
-    if (argc > 1 && !verb && argv[1][0] != '-')
-        return bad_usage("no verb '%s' (run, logits, tokenize, detokenize)%s", argv[1], "");
-    if (verb) {
-        a->verb = verb->verb;
-        argc--;
-        argv++;
-    }
-    opterr = 0;
-    int c;
-    while ((c = getopt_long(argc, argv, letters, lo, NULL)) != -1) {
-        if (c == '?')
-            return bad_usage("unknown option '%s'%s", argv[optind - 1], "");
-        if (c == ':')
-            return bad_usage("option '%s' needs a value%s", argv[optind - 1], "");
-        int i = c - 256;
-        for (int k = 0; c < 256 && k < OPT_COUNT; k++)
-            if (option_table[k].letter == c)
-                i = k;
-        if (i == OPT_HELP) {
-            usage(stdout);
-            return fflush(stdout) == 0 ? 0 : 1;
-        }
-        if (i == OPT_VERSION) {
-            printf("aprd %s\n", APRFS_VERSION);
-            return fflush(stdout) == 0 ? 0 : 1;
-        }
-        if (verb && !(option_table[i].verbs & verb->verb))
-            return bad_usage("'%s' takes no --%s", verb->name, option_table[i].name);
-        if (!take_option(a, i, optarg))
-            return bad_usage("--%s: '%s' is not a value it takes", option_table[i].name, optarg);
-    }
-    if (!verb)
-        return bad_usage("%s%s", "a verb is missing: run, logits, tokenize or detokenize", "");
-    if (argc - optind != verb->n_operand)
-        return bad_usage("'%s' takes exactly: %s", verb->name, verb->operands);
-    a->path = argv[optind];
-    a->prompt = verb->n_operand > 1 ? argv[optind + 1] : NULL;
-    return PARSE_RUN;
+    *verb = NULL;
+    int rc = opts_parse(argc, argv, options, N_OPTION, take_option, a, &first, e);
+    if (rc < 0)
+        return rc;
+    for (size_t i = 0; first < argc && i < N_VERB; i++)
+        if (strcmp(argv[first], verb_table[i].name) == 0)
+            *verb = &verb_table[i];
+    if (first < argc && !*verb)
+        return err_set(e, -EINVAL, "no verb '%s': run, logits, tokenize or detokenize",
+                       argv[first]);
+    if (is_given(a, 'h') || is_given(a, OPT_VERSION))
+        return 0;
+    if (!*verb)
+        return err_set(e, -EINVAL, "a verb is missing: run, logits, tokenize or detokenize");
+    for (size_t i = 0; i < N_OPTION; i++)
+        if (a->given_mask >> i & 1 && !(options[i].verbs & (*verb)->verb))
+            return err_set(e, -EINVAL, "%s: takes no --%s", (*verb)->name, options[i].name);
+    if (argc - first - 1 != (*verb)->n_operand)
+        return err_set(e, -EINVAL, "usage: aprd %s [OPTION]... %s", (*verb)->name,
+                       (*verb)->operands);
+    if (sampler_params_check(&a->given, e) < 0)
+        return -EINVAL;
+    a->path = argv[first + 1];
+    a->prompt = (*verb)->n_operand > 1 ? argv[first + 2] : NULL;
+    return 0;
 }
 
-static int write_all(void *ctx, const char *p, size_t n)
+static int put_stdout(void *ctx, const char *p, size_t n)
 {
     (void)ctx;
-    while (n) {
-        ssize_t w = write(STDOUT_FILENO, p, n);
-        if (w < 0 && errno == EINTR)
-            continue;
-        if (w < 0)
-            return -errno;
-        p += w;
-        n -= (size_t)w;
-    }
-    return 0;
-}
-
-static int put_out(const void *p, size_t n, struct err *e)
-{
-    int rc = write_all(NULL, p, n);
-    return rc < 0 ? err_set(e, rc, "stdout: %s", strerror(-rc)) : 0;
-}
-
-/* All of stdin, malloc'ed. */
-static int read_stdin(char **out, size_t *len, struct err *e)
-{
-    char *p = NULL;
-    size_t n = 0, cap = 0;
-    for (;;) {
-        if (n == cap) {
-            cap = cap ? cap * 2 : 65536;
-            char *q = realloc(p, cap);
-            if (!q) {
-                free(p);
-                return err_set(e, -ENOMEM, "stdin: no memory for %zu bytes", cap);
-            }
-            p = q;
-        }
-        ssize_t r = read(STDIN_FILENO, p + n, cap - n);
-        if (r < 0 && errno == EINTR)
-            continue;
-        if (r < 0) {
-            int rc = -errno;
-            free(p);
-            return err_set(e, rc, "stdin: %s", strerror(-rc));
-        }
-        if (r == 0)
-            break;
-        n += (size_t)r;
-    }
-    *out = p;
-    *len = n;
-    return 0;
-}
-
-/* Ids separated by white space; anything else is an error with its place. */
-static int parse_ids(const char *p, size_t len, int32_t **out, size_t *n_out, struct err *e)
-{
-    int32_t *id = malloc((len / 2 + 1) * sizeof *id);
-    size_t n = 0, at = 0;
-    if (!id)
-        return err_set(e, -ENOMEM, "no memory for token ids");
-    while (at < len) {
-        char word[16];
-        size_t k = 0;
-        if (strchr(" \t\r\n", p[at]) && p[at]) {
-            at++;
-            continue;
-        }
-        size_t start = at;
-        while (at < len && !(p[at] && strchr(" \t\r\n", p[at]))) {
-            if (k < sizeof word - 1)
-                word[k++] = p[at];
-            at++;
-        }
-        word[k] = 0;
-        int64_t v;
-        if (at - start != strlen(word) || !parse_int(word, 0, INT32_MAX, &v)) {
-            free(id);
-            return err_set(e, -EINVAL, "stdin, byte %zu: '%s' is no token id", start, word);
-        }
-        id[n++] = (int32_t)v;
-    }
-    *out = id;
-    *n_out = n;
-    return 0;
+    return cli_write(STDOUT_FILENO, p, n);
 }
 
 static int random_seed(uint64_t *seed, struct err *e)
@@ -408,13 +263,12 @@ static int sampling_of(const struct args *a, const struct engine *g, struct samp
     if (rc < 0)
         return rc;
     const struct sampler_params *v = &a->given;
-#define GIVEN(opt) (a->is_given & UINT32_C(1) << (opt))
-    p.temp = GIVEN(OPT_TEMP) ? v->temp : p.temp;
-    p.top_k = GIVEN(OPT_TOP_K) ? v->top_k : p.top_k;
-    p.top_p = GIVEN(OPT_TOP_P) ? v->top_p : p.top_p;
-    p.min_p = GIVEN(OPT_MIN_P) ? v->min_p : p.min_p;
-    p.repeat_penalty = GIVEN(OPT_REPEAT) ? v->repeat_penalty : p.repeat_penalty;
-    p.repeat_last_n = GIVEN(OPT_REPEAT_N) ? v->repeat_last_n : p.repeat_last_n;
+    p.temp = is_given(a, OPT_TEMP) ? v->temp : p.temp;
+    p.top_k = is_given(a, OPT_TOP_K) ? v->top_k : p.top_k;
+    p.top_p = is_given(a, OPT_TOP_P) ? v->top_p : p.top_p;
+    p.min_p = is_given(a, OPT_MIN_P) ? v->min_p : p.min_p;
+    p.repeat_penalty = is_given(a, OPT_REPEAT) ? v->repeat_penalty : p.repeat_penalty;
+    p.repeat_last_n = is_given(a, OPT_REPEAT_N) ? v->repeat_last_n : p.repeat_last_n;
     p.presence_penalty = v->presence_penalty;
     p.frequency_penalty = v->frequency_penalty;
     p.seed = v->seed;
@@ -435,16 +289,16 @@ static int verb_run(const struct args *a, struct err *e)
     struct engine_request req = {.prompt = a->prompt,
                                  .prompt_len = strlen(a->prompt),
                                  .n_predict = a->n_predict,
-                                 .special = a->special,
-                                 .put = write_all};
+                                 .special = is_given(a, OPT_SPECIAL),
+                                 .put = put_stdout};
     struct engine_result res = {0};
     rc = sampling_of(a, &g, &req.sampling, e);
-    if (rc == 0 && a->verbose)
+    if (rc == 0 && is_given(a, 'v'))
         fprintf(stderr, "aprd: seed %" PRIu64 ", temperature %g\n", req.sampling.seed,
                 req.sampling.temp);
     if (rc == 0)
         rc = engine_generate(&g, &req, &res, e);
-    if (rc == 0 && a->verbose)
+    if (rc == 0 && is_given(a, 'v'))
         fprintf(stderr, "aprd: prompt %zu tokens, %.1f tokens/s; %zu written, %.1f tokens/s; %s\n",
                 res.n_prompt, (double)res.n_prompt / res.prompt_ms * 1e3, res.n_gen,
                 res.gen_ms > 0 ? (double)res.n_gen / res.gen_ms * 1e3 : 0,
@@ -458,17 +312,18 @@ static int verb_run(const struct args *a, struct err *e)
 static int put_row(void *ctx, const float *logits, uint32_t n_vocab, struct err *e)
 {
     (void)ctx;
-    return put_out(logits, n_vocab * sizeof *logits, e);
+    int rc = cli_write(STDOUT_FILENO, logits, n_vocab * sizeof *logits);
+    return rc < 0 ? err_set(e, rc, "stdout: %s", strerror(-rc)) : 0;
 }
 
 static int stdin_ids(int32_t **id, size_t *n, struct err *e)
 {
     char *text;
     size_t len;
-    int rc = read_stdin(&text, &len, e);
+    int rc = cli_read(STDIN_FILENO, &text, &len, e);
     if (rc < 0)
         return rc;
-    rc = parse_ids(text, len, id, n, e);
+    rc = cli_parse_ids(text, len, id, n, e);
     free(text);
     return rc;
 }
@@ -494,33 +349,6 @@ static int verb_logits(const struct args *a, struct err *e)
     return rc < 0 ? complain(e) : 0;
 }
 
-/* Printable on one line, and exact: backslash escapes, bytes that are no UTF-8 as \xNN. */
-static void print_piece(const char *p, size_t len)
-{
-    for (size_t i = 0; i < len;) {
-        unsigned char c = (unsigned char)p[i];
-        size_t n = c < 0x80 ? 1 : c < 0xE0 ? 2 : c < 0xF0 ? 3 : 4;
-        if (c >= 0x80 && n <= len - i && json_utf8_valid(p + i, n)) {
-            fwrite(p + i, 1, n, stdout);
-            i += n;
-            continue;
-        }
-        if (c == '\\')
-            fputs("\\\\", stdout);
-        else if (c == '\n')
-            fputs("\\n", stdout);
-        else if (c == '\t')
-            fputs("\\t", stdout);
-        else if (c == '\r')
-            fputs("\\r", stdout);
-        else if (c < 0x20 || c >= 0x7F)
-            printf("\\x%02X", c);
-        else
-            putchar(c);
-        i++;
-    }
-}
-
 static int flush_out(struct err *e)
 {
     if (fflush(stdout) == 0 && !ferror(stdout))
@@ -535,25 +363,25 @@ static int verb_tokenize(const struct args *a, struct err *e)
     char *text = NULL;
     int32_t *id = NULL;
     size_t len, n = 0;
-    unsigned flags = (a->no_bos ? 0 : TOKENIZER_ADD_SPECIAL) |
-                     (a->no_parse_special ? 0 : TOKENIZER_PARSE_SPECIAL);
-    int rc = read_stdin(&text, &len, e);
+    unsigned flags = (is_given(a, OPT_NO_BOS) ? 0 : TOKENIZER_ADD_SPECIAL) |
+                     (is_given(a, OPT_NO_PARSE) ? 0 : TOKENIZER_PARSE_SPECIAL);
+    int rc = cli_read(STDIN_FILENO, &text, &len, e);
     if (rc == 0)
         rc = engine_open(&g, a->path, &eo, e);
     if (rc == 0)
         rc = tokenizer_encode(g.tok, text, len, flags, &id, &n, e);
     for (size_t i = 0; rc == 0 && i < n; i++) {
         size_t plen = 0;
-        if (a->ids) {
+        if (is_given(a, OPT_IDS)) {
             printf("%s%" PRId32, i ? " " : "", id[i]);
             continue;
         }
         const char *p = tokenizer_piece(g.tok, id[i], true, false, &plen);
         printf("%" PRId32 "\t", id[i]);
-        print_piece(p ? p : "", plen);
+        cli_put_escaped(stdout, p ? p : "", plen);
         putchar('\n');
     }
-    if (rc == 0 && a->ids)
+    if (rc == 0 && is_given(a, OPT_IDS))
         putchar('\n');
     if (rc == 0)
         rc = flush_out(e);
@@ -575,7 +403,7 @@ static int verb_detokenize(const struct args *a, struct err *e)
         rc = engine_open(&g, a->path, &eo, e);
     for (size_t i = 0; rc == 0 && i < n; i++) {
         size_t len;
-        const char *p = tokenizer_piece(g.tok, id[i], a->special, first, &len);
+        const char *p = tokenizer_piece(g.tok, id[i], is_given(a, OPT_SPECIAL), first, &len);
         if (!p)
             rc = err_set(e, -EINVAL, "token id %" PRId32 " is outside the vocabulary of %" PRIu32,
                          id[i], tokenizer_n_vocab(g.tok));
@@ -594,11 +422,17 @@ int main(int argc, char **argv)
 {
     struct args a;
     struct err e = {0};
-    signal(SIGPIPE, SIG_IGN); /* a reader that left is a write error, said and exit 1 */
-    int rc = parse(&a, argc, argv);
-    if (rc != PARSE_RUN)
-        return rc;
-    switch (a.verb) {
+    const struct verb_row *verb;
+    signal(SIGPIPE, SIG_IGN); /* a reader that left is a write error: said, and exit 1 */
+    if (parse(&a, argc, argv, &verb, &e) < 0)
+        return bad_usage(&e);
+    if (is_given(&a, 'h'))
+        return usage(verb);
+    if (is_given(&a, OPT_VERSION)) {
+        printf("aprd %s\n", APRFS_VERSION);
+        return fflush(stdout) == 0 ? 0 : 1;
+    }
+    switch (verb->verb) {
     case VERB_RUN:
         return verb_run(&a, &e);
     case VERB_LOGITS:
