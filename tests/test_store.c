@@ -513,6 +513,69 @@ static void store_tells_roles_by_keys(void **state)
     free(root);
 }
 
+/* Either sign is enough for a projector: old files have no general.type. */
+static void store_tells_projectors_by_either_key(void **state)
+{
+    (void)state;
+    static const char *const arch[] = {"clip", "other"}, *const type[] = {"model", "mmproj"};
+    char *root = temp_dir();
+    for (int i = 0; i < 2; i++) {
+        struct gguf_build *b = gguf_build_new(3, 1);
+        gguf_build_str(b, "general.architecture", arch[i]);
+        gguf_build_str(b, "general.type", type[i]);
+        gguf_build_tensor_2d(b, "v.patch_embd.weight", 0, 32, 2);
+        tree_build(root, i ? "m/type.gguf" : "m/arch.gguf", b);
+        gguf_build_free(b);
+    }
+    expect(root,
+           "projector 0 local/m/mmproj-arch <- m/arch.gguf\n"
+           "projector 0 local/m/mmproj-type <- m/type.gguf\n",
+           "");
+    free(root);
+}
+
+/* Each malformed file of the reader's corpus is an entry with the reader's code, and the good one
+ * beside them is served. */
+static void store_lists_every_malformed_file(void **state)
+{
+    (void)state;
+    char *root = temp_dir(), rel[256];
+    int n = 0;
+    for (size_t i = 0; i < gguf_n_bad_cases; i++) {
+        const struct gguf_bad *bad = &gguf_bad_cases[i];
+        if (bad->n_part > 1)
+            continue;
+        struct buf bytes = {0};
+        uint64_t size = 0;
+        bad->build(&bytes, 0, &size);
+        if (bytes.len >= 4 && !memcmp(bytes.p, "GGUF", 4) && size < UINT64_C(1) << 40) {
+            snprintf(rel, sizeof rel, "m/bad-%s.gguf", bad->name);
+            tree_bytes(root, rel, bytes.p, bytes.len);
+            if (size)
+                tree_cut(root, rel, size);
+            n++;
+        }
+        buf_free(&bytes);
+    }
+    tree_model(root, "m/good.gguf", 1);
+    struct store *s = scan(root);
+    assert_true(n > 20);
+    assert_int_equal(s->n_entry, n + 1);
+    for (size_t i = 0; i < s->n_entry; i++) {
+        const struct store_entry *en = &s->entry[i];
+        const struct gguf_bad *bad = NULL;
+        for (size_t k = 0; k < gguf_n_bad_cases; k++) {
+            snprintf(rel, sizeof rel, "m/bad-%s.gguf", gguf_bad_cases[k].name);
+            if (!strcmp(rel, en->alias[0]))
+                bad = &gguf_bad_cases[k];
+        }
+        if (en->rc != (bad ? bad->rc : 0) || (bad && !strstr(en->why, bad->says)))
+            fail_msg("%s: %s: %s", en->alias[0], err_name(en->rc), en->why);
+    }
+    store_free(s);
+    free(root);
+}
+
 static void store_refuses_types_by_name(void **state)
 {
     (void)state;
@@ -672,6 +735,23 @@ static void store_equal_headers_are_two_entries(void **state)
     assert_string_equal(s->entry[0].stem, "Alpha");
     assert_string_equal(s->entry[1].stem, stem);
     assert_int_not_equal(s->entry[0].shown_ino, s->entry[1].shown_ino);
+    store_free(s);
+    free(root);
+}
+
+static void store_identity_has_the_size(void **state)
+{
+    (void)state;
+    char *root = temp_dir();
+    struct gguf_build *b = tree_model_new(1);
+    tree_build(root, "m/a.gguf", b);
+    gguf_build_gap(b, 0, 32); /* bytes behind the last tensor: the same header, another size */
+    tree_build(root, "m/b.gguf", b);
+    gguf_build_free(b);
+    struct store *s = scan(root);
+    assert_int_equal(s->n_entry, 2);
+    assert_int_equal(s->entry[1].src_size - s->entry[0].src_size, 32);
+    assert_memory_not_equal(s->entry[0].head_sha256, s->entry[1].head_sha256, NAME_ID_SIZE);
     store_free(s);
     free(root);
 }
@@ -923,6 +1003,8 @@ int main(void)
         cmocka_unit_test(store_shard_renamed_to_a_single_file),
         cmocka_unit_test(store_shard_arriving_holds_the_model_back),
         cmocka_unit_test(store_tells_roles_by_keys),
+        cmocka_unit_test(store_tells_projectors_by_either_key),
+        cmocka_unit_test(store_lists_every_malformed_file),
         cmocka_unit_test(store_refuses_types_by_name),
         cmocka_unit_test(store_plan_decides_what_is_served),
         cmocka_unit_test(store_entry_has_facts),
@@ -930,6 +1012,7 @@ int main(void)
         cmocka_unit_test(store_names_generic_files_by_metadata),
         cmocka_unit_test(store_one_file_twice_is_one_entry),
         cmocka_unit_test(store_equal_headers_are_two_entries),
+        cmocka_unit_test(store_identity_has_the_size),
         cmocka_unit_test(store_parts_models_with_other_siblings),
         cmocka_unit_test(store_cleans_hostile_names),
         cmocka_unit_test(store_download_in_progress),
