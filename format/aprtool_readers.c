@@ -435,7 +435,7 @@ static void judge_model(struct reader_verdict *v, const struct raw_apr *r)
         const cJSON *m = model_value(r->meta, i, &n);
         if (n > 1)
             refuse(v, "two spellings of '%s': it takes the metadata for empty", model_key[i].key);
-        if (model_key[i].needed && !m)
+        if (model_key[i].needed && (!m || cJSON_IsNull(m)))
             refuse(v, "missing %s", model_key[i].key);
         json_uint(m, &value[i]);
     }

@@ -96,7 +96,8 @@ static void show_apr_header(struct table *t, const struct tool_file *f)
         row(t, "header CRC", "%08x, should be %08x%s", h->crc, h->crc_computed,
             h->crc ? "" : " (its writer leaves it 0)");
     row(t, "metadata", "%u bytes at %" PRIu64, h->meta_size, h->meta_off);
-    row(t, "index", "%u tensors at %" PRIu64, h->n_tensor, h->index_off);
+    row(t, "index", "%u tensor%s at %" PRIu64, h->n_tensor, h->n_tensor == 1 ? "" : "s",
+        h->index_off);
     row(t, "data", "from %" PRIu64, h->data_off);
 }
 
@@ -136,7 +137,8 @@ static int show_text(const struct tool_options *opt, const struct tool_file *f, 
     for (size_t i = 0; i < n; i++) {
         tool_size_text(size, c[i].bytes, opt->bytes);
         table_add(&t, "type %s", tool_type_name(c[i].type));
-        table_add(&t, "%" PRIu64 " tensors, %" PRIu64 " weights, %s", c[i].n, c[i].weights, size);
+        table_add(&t, "%" PRIu64 " tensor%s, %" PRIu64 " weight%s, %s", c[i].n,
+                  c[i].n == 1 ? "" : "s", c[i].weights, c[i].weights == 1 ? "" : "s", size);
     }
     if (f->apr)
         for (const cJSON *m = apr_meta(f->apr)->child; m; m = m->next) {

@@ -148,31 +148,29 @@ static bool footer_find(const struct tool_file *f)
     return size % APR_ALIGN == 4 && size - 4 >= end;
 }
 
-/* CRC-32 of a source's bytes but the last tail, whose CRC-32 with them goes into *all. */
-static int crc_of(struct work *w, struct source *s, uint64_t tail, uint32_t *body, uint32_t *all,
-                  struct err *e)
+/* CRC-32 of a source's first n bytes. Of a file with a footer these are the bytes before it: over
+ * bytes that end in their own CRC-32 it comes to 2144df1c whatever they are. */
+static int crc_of(struct work *w, struct source *s, uint64_t n, uint32_t *crc, struct err *e)
 {
-    uint64_t n = source_size(s) - tail;
     int rc = 0;
-    *body = 0;
+    *crc = 0;
     for (uint64_t at = 0; rc == 0 && at < n;) {
         uint64_t take = n - at < 8 * STEP ? n - at : 8 * STEP;
-        rc = crc32_source(body, s, at, take, e);
+        rc = crc32_source(crc, s, at, take, e);
         if (rc == 0)
             rc = step(w, take, e);
         at += take;
     }
-    *all = *body;
-    return rc < 0 ? rc : crc32_source(all, s, n, tail, e);
+    return rc;
 }
 
 static int check_footer_and_crc(struct work *w, const struct tool_file *f, struct err *e)
 {
     struct verdict *v = w->v;
-    uint32_t body, all;
     if (f->gguf) {
         for (int k = 0; w->opt->deep && k < gguf_n_part(f->gguf) && k < 64; k++) {
-            int rc = crc_of(w, gguf_part(f->gguf, k), 0, &body, &v->crc[k], e);
+            struct source *s = gguf_part(f->gguf, k);
+            int rc = crc_of(w, s, source_size(s), &v->crc[k], e);
             if (rc < 0)
                 return rc;
             v->n_crc = k + 1;
@@ -182,17 +180,16 @@ static int check_footer_and_crc(struct work *w, const struct tool_file *f, struc
     v->has_footer = footer_find(f);
     if (!v->has_footer && !w->opt->deep)
         return 0;
-    int rc = crc_of(w, f->src, v->has_footer ? 4 : 0, &body, &all, e);
+    int rc = crc_of(w, f->src, source_size(f->src) - (v->has_footer ? 4 : 0), &v->crc[0], e);
     if (rc < 0)
         return rc;
     if (v->has_footer) {
         uint8_t foot[4];
         rc = source_read(f->src, foot, source_size(f->src) - 4, 4, e);
-        if (rc == 0 && load_u32(foot) != body)
+        if (rc == 0 && load_u32(foot) != v->crc[0])
             say(&v->problem, "footer CRC is %08x, the bytes before it have %08x", load_u32(foot),
-                body);
+                v->crc[0]);
     }
-    v->crc[0] = all;
     v->n_crc = 1;
     return rc;
 }

@@ -104,6 +104,8 @@ fi
 # --- verify
 run 0 convert --footer crc "$G" "$tmp/foot.apr" && run 0 verify --json "$tmp/foot.apr" && json 'd["files"][0]["ok"] and d["files"][0]["footer"]'; ok verify_footer
 size=$(stat -c %s "$tmp/foot.apr")
+crc=$(python3 -c 'import sys; print("%08x" % int.from_bytes(open(sys.argv[1],"rb").read()[-4:], "little"))' "$tmp/foot.apr")
+run 0 verify --deep "$tmp/foot.apr" && out "CRC-32 $crc\$"; ok verify_deep_of_a_footer_is_the_footer
 printf '\377' | dd of="$tmp/foot.apr" bs=1 seek=$((size - 200)) conv=notrunc status=none
 run 1 verify "$tmp/foot.apr" && out 'foot.apr: footer CRC is'; ok verify_sees_one_byte_by_the_footer
 cp "$tmp/engine.apr" "$tmp/head.apr"
@@ -140,6 +142,11 @@ run 1 diff "$tmp/engine.apr" "$tmp/other.apr" && out "^bytes${tab}blk.0.attn_nor
 run 1 diff --json "$G" "$tmp/other.apr" && json '[x["name"] for x in d["differences"]]==["blk.0.attn_norm.weight"]'; ok diff_gguf_against_apr
 run 1 diff "$tmp/seeds/llama.gguf" "$tmp/seeds/qwen2.gguf" && out "^metadata${tab}general.architecture${tab}\"llama\"${tab}\"qwen2\"" && out "^tensor${tab}blk.0.attn_q.bias${tab}-${tab}F32"; ok diff_of_two_models
 run 1 diff "$tmp/engine.apr" "$tmp/compat.apr"; rc=$?; [ $rc -eq 0 ] && out "^metadata${tab}aprfs.values"; ok diff_of_two_value_sets
+
+# --- files of the original writers (tests/data/README.md)
+run 0 verify --deep tests/data/tiny.apr && out 'CRC-32 67c3a8c6$'; ok verify_tiny_has_the_footer_its_writer_gave_it
+run 0 verify tests/data/aprender-writer.apr tests/data/q4k-converter-output.apr && quiet; ok verify_original_writers
+run 1 diff tests/data/q4k-converter-input.gguf tests/data/q4k-converter-output.apr && ! out '^(bytes|type|shape|size|tensor)' && out "^metadata${tab}model_type${tab}\"llama\"${tab}\"transformer_lm_q4k\""; ok diff_with_the_original_converter_is_metadata_only
 
 # --- cat-tensor
 "$T" cat-tensor "$tmp/engine.apr" blk.0.attn_norm.weight >"$tmp/raw" 2>"$tmp/err"
