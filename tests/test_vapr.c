@@ -529,6 +529,116 @@ static void vapr_read_takes_any_range_of_conversions(void **state)
     gguf_build_free(b);
 }
 
+/* What a conversion cache builds its units from. */
+static void vapr_convert_gives_whole_blocks(void **state)
+{
+    (void)state;
+    struct gguf_build *b = with_conversions();
+    struct made m;
+    open_ok(&m, b);
+    struct vapr *v = vapr_ok(m.g, VAPR_ENGINE);
+    const struct vapr_tensor *t = vapr_named(v, "blk.0.ffn_down.weight");
+    const struct vapr_seg *s = vapr_seg(v, vapr_find_seg(v, t->off));
+    uint8_t *whole = vapr_bytes(v);
+    float f[5 * 32];
+    assert_int_equal(s->kind, VAPR_CONV);
+    assert_int_equal(s->off, t->off);
+    assert_int_equal(s->len, t->size);
+    for (uint64_t at = 0; at + 5 <= t->size / 128; at += 7) {
+        assert_int_equal(vapr_convert(v, s, at, 5, f, NULL), 0);
+        assert_memory_equal(f, whole + t->off + at * 128, sizeof f);
+    }
+    free(whole);
+    vapr_free(v);
+    made_close(&m);
+    gguf_build_free(b);
+}
+
+/* A source of any size whose byte at off is a function of off. */
+struct endless {
+    const uint8_t *p;
+    uint64_t len;
+};
+
+static uint8_t endless_byte(uint64_t off)
+{
+    return (uint8_t)(off >> 32 ^ off >> 16 ^ off * 7);
+}
+
+static int endless_read(void *ctx, void *dst, uint64_t off, size_t len, struct err *e)
+{
+    const struct endless *x = ctx;
+    (void)e;
+    for (size_t i = 0; i < len; i++)
+        ((uint8_t *)dst)[i] = off + i < x->len ? x->p[off + i] : endless_byte(off + i);
+    return 0;
+}
+
+/* 1 TiB of Q4_K and as much I8 (raw in native alone): offsets beyond 32 bits everywhere. */
+static void vapr_read_reaches_past_4_gib(void **state)
+{
+    (void)state;
+    struct buf h = {0};
+    static const uint64_t rows = UINT64_C(1) << 32, row = 144, i8 = UINT64_C(1) << 40;
+    buf_put(&h, "GGUF", 4);
+    buf_u32(&h, 3);
+    static const char *const keys[] = {"nobody.block_count", "nobody.embedding_length",
+                                       "nobody.attention.head_count", "nobody.feed_forward_length",
+                                       "nobody.context_length"};
+    buf_u64(&h, 2);
+    buf_u64(&h, 6);
+    buf_str(&h, "general.architecture");
+    buf_u32(&h, 8);
+    buf_str(&h, "nobody");
+    for (int i = 0; i < 5; i++) {
+        buf_str(&h, keys[i]);
+        buf_u32(&h, 4);
+        buf_u32(&h, 1);
+    }
+    buf_str(&h, "big.a");
+    buf_u32(&h, 2);
+    buf_u64(&h, 256);
+    buf_u64(&h, rows);
+    buf_u32(&h, 12);
+    buf_u64(&h, 0);
+    buf_str(&h, "big.b");
+    buf_u32(&h, 1);
+    buf_u64(&h, i8);
+    buf_u32(&h, 24);
+    buf_u64(&h, rows * row);
+    buf_pad(&h, 32);
+    struct endless x = {h.p, h.len};
+    static const struct source_ops ops = {.read = endless_read};
+    struct source *s = NULL, *view = NULL;
+    struct gguf *g = NULL;
+    struct apr *a = NULL;
+    struct err e = {0};
+    assert_int_equal(source_from_ops(&s, &ops, &x, h.len + rows * row + i8, "endless", &e), 0);
+    if (gguf_open(&g, &s, 1, &e) < 0)
+        fail_msg("%s", e.msg);
+    struct vapr *v = vapr_ok(g, VAPR_NATIVE);
+    if (vapr_source(&view, v, &e) < 0 || apr_open(&a, view, &e) < 0)
+        fail_msg("%s", e.msg);
+    static const char *const names[] = {"big.a", "big.b"};
+    for (int i = 0; i < 2; i++) {
+        const struct apr_tensor *t = apr_find(a, names[i]);
+        const struct gguf_tensor *gt = gguf_find_tensor(g, names[i]);
+        assert_int_equal(t->size, i ? i8 : rows * row);
+        for (uint64_t at = 0; at < t->size; at += t->size / 50 | 1) {
+            uint8_t byte;
+            assert_int_equal(source_read(view, &byte, t->off + at, 1, NULL), 0);
+            assert_int_equal(byte, endless_byte(gt->off + at));
+        }
+    }
+    assert_int_equal(vapr_size(v), (vapr_data_offset(v) + rows * row + i8 + 63) / 64 * 64);
+    apr_close(a);
+    source_close(view);
+    vapr_free(v);
+    gguf_close(g);
+    source_close(s);
+    buf_free(&h);
+}
+
 static void vapr_read_ends_at_the_end(void **state)
 {
     (void)state;
@@ -716,6 +826,8 @@ int main(void)
         cmocka_unit_test(vapr_profile_names_parse),
         cmocka_unit_test(vapr_new_refuses_names_apr_cannot_hold),
         cmocka_unit_test(vapr_read_takes_any_range_of_conversions),
+        cmocka_unit_test(vapr_convert_gives_whole_blocks),
+        cmocka_unit_test(vapr_read_reaches_past_4_gib),
         cmocka_unit_test(vapr_read_ends_at_the_end),
         cmocka_unit_test(vapr_read_hands_on_errors_of_sources),
         cmocka_unit_test(vapr_new_reads_no_tensor_data),
