@@ -368,7 +368,7 @@ static int check_eps(const struct arch_config *c, const char *who, struct err *e
     if (row && row->eps_default > 0 && row->eps_default < low)
         low = row->eps_default;
     if (!(c->norm_eps >= low && c->norm_eps <= 0.01F))
-        return err_set(e, -ENOTSUP, "%s: norm epsilon is %.9g, expected %.9g to 0.01", who,
+        return err_set(e, -ENOTSUP, "%s: norm epsilon is %.9g, expected %.6g to 0.01", who,
                        (double)c->norm_eps, (double)low);
     return 0;
 }
