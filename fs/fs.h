@@ -7,10 +7,12 @@
 #include "fs/vfile.h"
 #include "fs/watch.h"
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdint.h>
 
 struct fuse_session;
+struct handle;
 
 struct fs {
     struct options opt;
@@ -21,6 +23,8 @@ struct fs {
     struct fuse_session *se;
     double entry_timeout_s, attr_timeout_s;
     char root[4096]; /* the store's real path */
+    pthread_mutex_t handles_mu;
+    struct handle *handles; /* all that are open (ops.c) */
     /* Counters for stats.txt. */
     atomic_uint_least64_t n_read, n_read_bytes, n_eio, n_stale, n_open_total;
 };

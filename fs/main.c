@@ -216,6 +216,7 @@ static int fs_setup(struct daemon *d, struct err *e)
         .narrow =
             geteuid() == 0 && o->allow_other && !o->uid_given && !o->gid_given && !o->umask_given,
     };
+    pthread_mutex_init(&fs->handles_mu, NULL);
     fs->env.lease = true;
     fs->env.stale = on_stale;
     fs->env.ctx = fs;
@@ -319,6 +320,7 @@ static int serve(struct daemon *d, struct err *e)
     watch_free(fs->watch);
     if (fs->se)
         fuse_session_destroy(fs->se);
+    ops_close_all(fs);
     nodes_free(fs->nodes);
     vcache_free(fs->env.units);
     vcache_free(fs->env.texts);

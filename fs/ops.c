@@ -27,6 +27,7 @@ struct handle {
     size_t text_len;
     struct tree *tree; /* a directory's snapshot */
     const struct tree_dir *dir;
+    struct handle *prev, *next; /* in fs->handles */
 };
 
 static struct fs *fs_of(fuse_req_t req)
@@ -222,10 +223,31 @@ static void op_statfs(fuse_req_t req, fuse_ino_t ino)
 
 /* --- open and read ------------------------------------------------------------------------ */
 
+/* A handle on node, which it takes over; NULL: no memory, and node is put. */
+static struct handle *handle_new(struct fs *fs, struct node *node)
+{
+    struct handle *h = calloc(1, sizeof *h);
+    if (!h) {
+        nodes_put(fs->nodes, node);
+        return NULL;
+    }
+    h->node = node;
+    pthread_mutex_lock(&fs->handles_mu);
+    h->next = fs->handles;
+    if (h->next)
+        h->next->prev = h;
+    fs->handles = h;
+    pthread_mutex_unlock(&fs->handles_mu);
+    return h;
+}
+
 static void handle_free(struct fs *fs, struct handle *h)
 {
-    if (!h)
-        return;
+    pthread_mutex_lock(&fs->handles_mu);
+    *(h->prev ? &h->prev->next : &fs->handles) = h->next;
+    if (h->next)
+        h->next->prev = h->prev;
+    pthread_mutex_unlock(&fs->handles_mu);
     if (h->vf) {
         vfile_close(h->vf);
         vfile_put(h->vf);
@@ -235,6 +257,12 @@ static void handle_free(struct fs *fs, struct handle *h)
     tree_put(fs->nodes, h->tree);
     nodes_put(fs->nodes, h->node);
     free(h);
+}
+
+void ops_close_all(struct fs *fs)
+{
+    while (fs->handles)
+        handle_free(fs, fs->handles);
 }
 
 static int open_apr(struct fs *fs, struct handle *h, struct err *e)
@@ -267,13 +295,11 @@ static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     if (!n)
         return;
     struct err e;
-    struct handle *h = calloc(1, sizeof *h);
+    struct handle *h = handle_new(fs, n);
     if (!h) {
-        nodes_put(fs->nodes, n);
         fuse_reply_err(req, ENOMEM);
         return;
     }
-    h->node = n;
     int rc = err_set(&e, -EISDIR, "not a file");
     if (n->kind == NODE_APR)
         rc = open_apr(fs, h, &e);
@@ -284,8 +310,8 @@ static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     if (rc < 0) {
         if (rc != -ESTALE)
             log_line(LOG_WARN, "%s: open: %s", n->path, e.msg);
-        fuse_reply_err(req, -rc);
         handle_free(fs, h);
+        fuse_reply_err(req, -rc);
         return;
     }
     fi->fh = (uintptr_t)h;
@@ -384,14 +410,16 @@ static void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
     struct node *n = node_or_stale(req, ino);
     if (!n)
         return;
-    struct handle *h = calloc(1, sizeof *h);
-    if (!h || n->kind != NODE_DIR) {
-        free(h);
+    if (n->kind != NODE_DIR) {
         nodes_put(fs->nodes, n);
-        fuse_reply_err(req, h ? ENOTDIR : ENOMEM);
+        fuse_reply_err(req, ENOTDIR);
         return;
     }
-    h->node = n;
+    struct handle *h = handle_new(fs, n);
+    if (!h) {
+        fuse_reply_err(req, ENOMEM);
+        return;
+    }
     h->tree = nodes_tree(fs->nodes);
     h->dir = tree_find_dir(h->tree, ino); /* NULL: it left the tree, and is empty */
     fi->fh = (uintptr_t)h;

@@ -164,7 +164,10 @@ t_bytes_small() {
         n=0
         while IFS= read -r apr; do
             witness "$apr" "$T/witness.apr" --profile "$p"
-            same_by_every_way "$apr" "$T/witness.apr"
+            case $LONG$apr in
+            1* | *Q8_0.apr | *gemma3* | *f16* | *shard* | *BF16*) same_by_every_way "$apr" "$T/witness.apr" ;;
+            *) cmp "$apr" "$T/witness.apr" ;;
+            esac
             n=$((n + 1))
         done < <(find "$M" -name '*.apr')
         # Every model is shown, or is a problem by name.
@@ -220,7 +223,7 @@ t_random_reads() {
         for f in local/tied-qwen2 local/gemma3-mixed acme/sharded local/types local/phi3-fused; do
             while IFS= read -r name; do
                 witness "$name" "$T/witness.apr" --profile "$p"
-                "$B/tests/tool_randcmp" --ops "$ops" --seed "${APRFS_SEED:-1}" \
+                "$B/tests/tool_randcmp" --quiet 1 --ops "$ops" --seed "${APRFS_SEED:-1}" \
                     --extents "$M/.aprfs/extents/$(realpath --relative-to="$M" "${name%.apr}.tsv")" "$name" "$T/witness.apr"
             done < <(find "$M/$f" -name '*.apr' 2>/dev/null | sort | head -n 3)
         done
@@ -299,7 +302,8 @@ t_cut_under_cp() { # cp across the cut must not end well with wrong bytes
         (dd if="$apr" of="$T/copy" bs=1M status=none; echo $? >"$T/rc") 2>/dev/null &
         local p=$!
         sleep "0.0$i"
-        truncate -s $(($(stat -c %s "$T/store/m.gguf") / 2)) "$T/store/m.gguf"
+        # (truncate(1) opens O_NONBLOCK, and is told EAGAIN while a lease is being broken.)
+        python3 -c 'import os, sys; os.truncate(sys.argv[1], os.stat(sys.argv[1]).st_size // 2)' "$T/store/m.gguf"
         wait $p || true
         if [ "$(cat "$T/rc")" = 0 ]; then
             cmp "$T/copy" "$T/witness.apr" || fail "a short or wrong copy, and exit status 0"

@@ -29,6 +29,7 @@ static uint64_t size, seed = 1;
 static uint64_t seam[MAX_SEAM];
 static size_t n_seam;
 static uint64_t n_op = 10000;
+static bool quiet;
 static atomic_int failed;
 static atomic_uint_least64_t n_bytes;
 
@@ -253,6 +254,8 @@ int main(int argc, char **argv)
             n_thread = atoi(argv[i + 1]);
         else if (strcmp(argv[i], "--seed") == 0)
             seed = strtoull(argv[i + 1], NULL, 10);
+        else if (strcmp(argv[i], "--quiet") == 0)
+            quiet = atoi(argv[i + 1]) != 0; /* figures of a failed run only */
         else if (strcmp(argv[i], "--extents") == 0)
             read_seams(argv[i + 1]);
         else
@@ -278,8 +281,6 @@ int main(int argc, char **argv)
     witness = mmap(NULL, size, PROT_READ, MAP_SHARED, fd, 0);
     if (witness == MAP_FAILED)
         die(witness_path);
-    printf("# seed %" PRIu64 ", %" PRIu64 " operations, %d threads, %zu seams\n", seed, n_op,
-           n_thread, n_seam);
     struct worker w[64];
     pthread_t t[64];
     for (int k = 0; k < n_thread; k++)
@@ -291,6 +292,10 @@ int main(int argc, char **argv)
         pthread_join(t[k], NULL);
         worker_close(&w[k]);
     }
+    if (quiet && !atomic_load(&failed))
+        return 0;
+    printf("# seed %" PRIu64 ", %" PRIu64 " operations, %d threads, %zu seams\n", seed, n_op,
+           n_thread, n_seam);
     printf("# %" PRIu64 " bytes compared:", atomic_load(&n_bytes));
     for (int k = 0; k < N_WAY; k++)
         printf(" %s %" PRIu64, way_name[k], atomic_load(&way_count[k]));
