@@ -780,8 +780,8 @@ static bool same_directory(const struct store_entry *a, const struct store_entry
     return strcmp(a->publisher, b->publisher) == 0 && strcmp(a->model, b->model) == 0;
 }
 
-int tree_build(struct tree **out, struct nodes *ns, struct vfile_env *env, struct scan *scan,
-               const struct tree_options *opt, struct err *e)
+int tree_new(struct tree **out, struct nodes *ns, struct vfile_env *env, struct scan *scan,
+             const struct tree_options *opt, struct err *e)
 {
     struct tree *t = calloc(1, sizeof *t);
     if (!t)

@@ -106,7 +106,7 @@ int nodes_new(struct nodes **out, struct err *e);
 void nodes_free(struct nodes *ns); /* every node, whoever still counts on it */
 
 /* Builds the next tree over scan. Models that somebody is writing are left out, with a problem. */
-int tree_build(struct tree **out, struct nodes *ns, struct vfile_env *env, struct scan *scan,
+int tree_new(struct tree **out, struct nodes *ns, struct vfile_env *env, struct scan *scan,
                const struct tree_options *opt, struct err *e);
 
 /* t becomes the current tree (takes it); the former one's reference goes to the caller, NULL at

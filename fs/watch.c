@@ -211,7 +211,7 @@ static int scan_once(struct watch *w, bool first, struct err *e)
     if (rc == 0 && !(scan = scan_new(st)))
         rc = err_set(e, -ENOMEM, "no memory for a scan");
     if (rc == 0)
-        rc = tree_build(&next, fs->nodes, &fs->env, scan, &fs->tree_opt, e);
+        rc = tree_new(&next, fs->nodes, &fs->env, scan, &fs->tree_opt, e);
     if (rc == 0 && (first || !store_equal(scan->store, prev)))
         log_problems(scan->store);
     tree_put(fs->nodes, cur);

@@ -1,0 +1,138 @@
+/* aprfs' options: both spellings, mount(8)'s words, and refusals by name. */
+#include "fs/options.h"
+#include "tests/support.h"
+
+#include <errno.h>
+
+#define MAX_ARG 12
+
+/* Parses a command line given as words; argv must be writable, as main's is. */
+static int parse(struct options *o, struct err *e, const char *const *word)
+{
+    static char store[MAX_ARG][256];
+    static char *argv[MAX_ARG + 2];
+    int n = 0;
+    argv[n++] = (char *)"aprfs";
+    for (; *word; word++, n++) {
+        snprintf(store[n], sizeof store[n], "%s", *word);
+        argv[n] = store[n];
+    }
+    argv[n] = NULL;
+    return options_parse(o, n, argv, e);
+}
+
+#define PARSE(...) parse(&o, &e, (const char *const[]){__VA_ARGS__, NULL})
+
+static void options_have_defaults(void **state)
+{
+    (void)state;
+    struct options o;
+    struct err e;
+    assert_int_equal(PARSE("S", "D"), 0);
+    assert_string_equal(o.source, "S");
+    assert_string_equal(o.mountpoint, "D");
+    assert_int_equal(o.store.vapr.profile, VAPR_ENGINE);
+    assert_int_equal(o.store.vapr.footer, VAPR_FOOTER_NONE);
+    assert_int_equal(o.store.vapr.values, VAPR_VALUES_REFERENCE);
+    assert_true(o.store.plan);
+    assert_true(o.links);
+    assert_int_equal(o.ttl_s, 30);
+    assert_int_equal(o.umask, 0222);
+    assert_int_equal(o.ready_fd, -1);
+    assert_false(o.foreground || o.single || o.debug || o.allow_other || o.uid_given);
+}
+
+static void options_take_both_spellings(void **state)
+{
+    (void)state;
+    struct options o;
+    struct err e;
+    assert_int_equal(PARSE("--profile", "native", "--ttl=5", "S", "D", "-o", "gguf=none,uid=7"), 0);
+    assert_int_equal(o.store.vapr.profile, VAPR_NATIVE);
+    assert_int_equal(o.ttl_s, 5);
+    assert_false(o.links);
+    assert_true(o.uid_given && o.uid == 7);
+    assert_int_equal(PARSE("-fs", "-o", "profile=strict,values=compat,resolve=beneath", "S", "D"),
+                     0);
+    assert_true(o.foreground && o.single);
+    assert_int_equal(o.store.vapr.profile, VAPR_STRICT);
+    assert_int_equal(o.store.vapr.values, VAPR_VALUES_COMPAT);
+    assert_int_equal(o.store.resolve, STORE_RESOLVE_BENEATH);
+    assert_int_equal(PARSE("-o", "umask=077", "-o", "cache=never,allow_other", "S", "D"), 0);
+    assert_int_equal(o.umask, 077);
+    assert_int_equal(o.cache, CACHE_NEVER);
+    assert_true(o.allow_other);
+    assert_int_equal(PARSE("-o", "fsname=a\\,b", "S", "D"), 0);
+    assert_string_equal(o.fsname, "a,b");
+}
+
+static void options_tolerate_the_words_of_mount(void **state)
+{
+    (void)state;
+    struct options o;
+    struct err e;
+    assert_int_equal(PARSE("S", "D", "-o",
+                           "rw,dev,suid,noexec,noatime,relatime,auto,noauto,user,"
+                           "users,nouser,owner,group,nofail,_netdev,comment=x,"
+                           "x-systemd.automount,defaults,async,,ro"),
+                     0);
+}
+
+static const struct {
+    const char *const word[MAX_ARG];
+    const char *says;
+} refused[] = {
+    {{"S"}, "STORE and DIR"},
+    {{"S", "T", "D"}, "one STORE and one DIR"},
+    {{"S", "D", "-o", "sync"}, "unknown option 'sync'"},
+    {{"S", "D", "-o", "profil=native"}, "unknown option 'profil=native'"},
+    {{"S", "D", "-o", "foreground"}, "unknown option 'foreground'"},
+    {{"S", "D", "--nothing"}, "unknown option '--nothing'"},
+    {{"S", "D", "-x"}, "unknown option '-x'"},
+    {{"S", "D", "-o", "profile=gguf"}, "profile=gguf: expected engine|native|strict"},
+    {{"S", "D", "-o", "footer=crc"}, "footer=crc: expected none"},
+    {{"S", "D", "-o", "values="}, "values="},
+    {{"S", "D", "-o", "uid=-1"}, "uid=-1"},
+    {{"S", "D", "-o", "uid=4294967295"}, "uid=4294967295"}, /* (uid_t)-1 means "nobody said" */
+    {{"S", "D", "-o", "umask=9"}, "umask=9: expected a number (octal)"},
+    {{"S", "D", "-o", "ttl=1e3"}, "ttl=1e3"},
+    {{"S", "D", "-o", "ttl"}, "option 'ttl' needs a value"},
+    {{"S", "D", "-o", "allow_other=1"}, "option 'allow_other' takes no value"},
+    {{"S", "D", "-o"}, "option '-o' needs a value"},
+    {{"S", "D", "-o", "allow_other,allow_root"}, "exclude each other"},
+};
+
+static void options_refuse_by_name(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
+        struct options o;
+        struct err e = {0};
+        int rc = parse(&o, &e, refused[i].word);
+        if (rc != -EINVAL || !strstr(e.msg, refused[i].says))
+            fail_msg("case %zu: %d '%s', expected '%s'", i, rc, e.msg, refused[i].says);
+    }
+}
+
+static void options_help_needs_no_store(void **state)
+{
+    (void)state;
+    struct options o;
+    struct err e;
+    assert_int_equal(PARSE("-h"), 0);
+    assert_true(o.help);
+    assert_int_equal(PARSE("--version"), 0);
+    assert_true(o.version);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(options_have_defaults),
+        cmocka_unit_test(options_take_both_spellings),
+        cmocka_unit_test(options_tolerate_the_words_of_mount),
+        cmocka_unit_test(options_refuse_by_name),
+        cmocka_unit_test(options_help_needs_no_store),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

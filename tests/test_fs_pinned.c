@@ -1,0 +1,322 @@
+/* Pinned parts: what a change of the source means to an open generation, with and without a lease.
+ * The table below is the rule of fs/pinned.h, case by case. */
+#include "fs/pinned.h"
+#include "tests/support.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+static char *dir;
+
+static void do_nothing(const char *p)
+{
+    (void)p;
+}
+
+static void do_write(const char *p)
+{
+    int fd = open(p, O_WRONLY);
+    assert_int_equal(pwrite(fd, "x", 1, 10), 1);
+    close(fd);
+}
+
+static void do_truncate(const char *p)
+{
+    assert_int_equal(truncate(p, 50), 0);
+}
+
+static void do_append(const char *p)
+{
+    int fd = open(p, O_WRONLY | O_APPEND);
+    assert_int_equal(write(fd, "x", 1), 1);
+    close(fd);
+}
+
+static void do_touch(const char *p)
+{
+    struct timespec t[2] = {{.tv_sec = 1000}, {.tv_sec = 1000}};
+    assert_int_equal(utimensat(AT_FDCWD, p, t, 0), 0);
+}
+
+/* A write whose mtime is put back: nothing but ctime tells. */
+static void do_write_and_restore_mtime(const char *p)
+{
+    struct stat st;
+    assert_int_equal(stat(p, &st), 0);
+    do_write(p);
+    struct timespec t[2] = {st.st_atim, st.st_mtim};
+    assert_int_equal(utimensat(AT_FDCWD, p, t, 0), 0);
+}
+
+static void do_chmod(const char *p)
+{
+    assert_int_equal(chmod(p, 0640), 0);
+}
+
+static void do_link(const char *p)
+{
+    char *to = path_join(dir, "second-name");
+    unlink(to);
+    assert_int_equal(link(p, to), 0);
+    free(to);
+}
+
+static void do_unlink(const char *p)
+{
+    assert_int_equal(unlink(p), 0);
+}
+
+static void do_replace(const char *p)
+{
+    char *tmp = path_join(dir, "replacement");
+    file_write(tmp, "other bytes", 11);
+    assert_int_equal(rename(tmp, p), 0);
+    free(tmp);
+}
+
+static void do_rename_away(const char *p)
+{
+    char *to = path_join(dir, "moved");
+    assert_int_equal(rename(p, to), 0);
+    free(to);
+}
+
+static const struct {
+    const char *name;
+    void (*act)(const char *path);
+    bool writes; /* opens for writing: breaks a lease, so only without one here */
+    bool ok;     /* readable afterwards, without a lease */
+    bool ok_lease;
+} cases[] = {
+    {"nothing", do_nothing, false, true, true},
+    {"write", do_write, true, false, false},
+    {"append", do_append, true, false, false},
+    {"truncate", do_truncate, true, false, false},
+    {"write, mtime put back", do_write_and_restore_mtime, true, false, false},
+    {"touch", do_touch, false, false, false},
+    {"chmod", do_chmod, false, false, true},
+    {"link", do_link, false, true, true},
+    {"unlink", do_unlink, false, true, true},
+    {"replaced by rename", do_replace, false, true, true},
+    {"renamed away", do_rename_away, false, false, true},
+};
+
+static atomic_int n_stale;
+
+static void on_stale(void *ctx, const char *why)
+{
+    (void)ctx;
+    assert_non_null(why);
+    atomic_fetch_add(&n_stale, 1);
+}
+
+static struct pinned *pin(const char *path, bool lease, struct source **s)
+{
+    struct pinned *p;
+    struct err e;
+    assert_int_equal(source_open(s, path, &e), 0);
+    assert_int_equal(pinned_new(&p, s, 1, lease, on_stale, NULL, &e), 0);
+    return p;
+}
+
+static char *fresh_file(void)
+{
+    uint8_t bytes[100] = {1, 2, 3};
+    char *path = path_join(dir, "source");
+    unlink(path);
+    file_write(path, bytes, sizeof bytes);
+    /* Its ctime must differ from that of what follows: the clock of a file system ticks slowly. */
+    nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
+    return path;
+}
+
+static bool readable(struct pinned *p)
+{
+    struct err e;
+    if (pinned_enter(p, &e) < 0)
+        return false;
+    return pinned_leave(p, &e) == 0;
+}
+
+static void run_case(size_t i, bool lease)
+{
+    char *path = fresh_file();
+    struct source *s;
+    atomic_store(&n_stale, 0);
+    struct pinned *p = pin(path, lease, &s);
+    assert_true(readable(p));
+    cases[i].act(path);
+    bool want = lease ? cases[i].ok_lease : cases[i].ok;
+    if (readable(p) != want)
+        fail_msg("%s, %s lease: expected it to be %s", cases[i].name, lease ? "with" : "without",
+                 want ? "readable" : "EIO");
+    assert_int_equal(readable(p), want); /* for ever */
+    assert_int_equal(atomic_load(&n_stale), !want);
+    assert_int_equal(pinned_stale(p), !want);
+    pinned_free(p);
+    source_close(s);
+    free(path);
+}
+
+static void pinned_change_without_lease_by_case(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        run_case(i, false);
+}
+
+static bool leases_work(void)
+{
+    char *path = fresh_file();
+    int fd = open(path, O_RDONLY);
+    bool ok = fcntl(fd, F_SETLEASE, F_RDLCK) == 0;
+    close(fd);
+    free(path);
+    return ok;
+}
+
+static void pinned_change_under_lease_by_case(void **state)
+{
+    (void)state;
+    if (!leases_work())
+        skip_because("no leases on the file system of %s", dir);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        if (!cases[i].writes)
+            run_case(i, true);
+}
+
+static void pinned_accepts_several_unlinks_one_by_one(void **state)
+{
+    (void)state;
+    char *path = fresh_file(), *second = path_join(dir, "second-name");
+    struct source *s;
+    unlink(second);
+    assert_int_equal(link(path, second), 0);
+    struct pinned *p = pin(path, false, &s);
+    unlink(path);
+    assert_true(readable(p));
+    nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
+    unlink(second);
+    assert_true(readable(p));
+    pinned_free(p);
+    source_close(s);
+    free(path);
+    free(second);
+}
+
+static void pinned_in_the_middle_of_a_read_is_seen_by_leave(void **state)
+{
+    (void)state;
+    char *path = fresh_file();
+    struct source *s;
+    struct err e;
+    struct pinned *p = pin(path, false, &s);
+    assert_int_equal(pinned_enter(p, &e), 0);
+    do_write(path);
+    assert_int_equal(pinned_leave(p, &e), -EIO);
+    assert_non_null(strstr(e.msg, "source"));
+    pinned_free(p);
+    source_close(s);
+    free(path);
+}
+
+static void pinned_refuses_what_changed_before(void **state)
+{
+    (void)state;
+    char *path = fresh_file();
+    struct source *s;
+    struct pinned *p;
+    struct err e;
+    assert_int_equal(source_open(&s, path, &e), 0);
+    do_touch(path);
+    assert_int_equal(pinned_new(&p, &s, 1, false, on_stale, NULL, &e), -ESTALE);
+    source_close(s);
+    free(path);
+}
+
+static void pinned_refuses_what_a_writer_has_open(void **state)
+{
+    (void)state;
+    if (!leases_work())
+        skip_because("no leases on the file system of %s", dir);
+    char *path = fresh_file();
+    struct source *s;
+    struct pinned *p;
+    struct err e;
+    int fd = open(path, O_RDWR);
+    assert_int_equal(source_open(&s, path, &e), 0);
+    assert_true(pinned_has_writer(source_fd(s)));
+    assert_int_equal(pinned_new(&p, &s, 1, true, on_stale, NULL, &e), -EAGAIN);
+    close(fd);
+    assert_false(pinned_has_writer(source_fd(s)));
+    source_close(s);
+    free(path);
+}
+
+/* A writer waits until the break is answered; then the generation is stale and the writer goes on. */
+static void pinned_lease_break_marks_stale_and_lets_go(void **state)
+{
+    (void)state;
+    if (!leases_work())
+        skip_because("no leases on the file system of %s", dir);
+    char *path = fresh_file();
+    struct source *s;
+    struct err e;
+    struct pinned *p = pin(path, true, &s);
+    assert_true(pinned_leased(p));
+    uint64_t before = pinned_n_breaks();
+    pid_t pid = fork();
+    if (pid == 0) {
+        int fd = open(path, O_WRONLY);
+        _exit(fd >= 0 && pwrite(fd, "y", 1, 0) == 1 ? 0 : 1);
+    }
+    siginfo_t si;
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, pinned_lease_signal());
+    struct timespec limit = {.tv_sec = 20};
+    assert_int_equal(sigtimedwait(&set, &si, &limit), pinned_lease_signal());
+    assert_int_equal(si.si_fd, source_fd(s));
+    assert_true(readable(p)); /* the writer still waits: old bytes are right */
+    assert_int_equal(waitpid(pid, NULL, WNOHANG), 0);
+    pinned_lease_broken(si.si_fd);
+    assert_true(pinned_stale(p));
+    assert_int_equal(pinned_enter(p, &e), -EIO);
+    assert_int_equal(pinned_n_breaks(), before + 1);
+    int status;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
+    pinned_lease_broken(-1); /* nothing more to do; returns */
+    pinned_free(p);
+    source_close(s);
+    free(path);
+}
+
+int main(void)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, pinned_lease_signal());
+    sigaddset(&set, SIGIO);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    dir = temp_dir();
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(pinned_change_without_lease_by_case),
+        cmocka_unit_test(pinned_change_under_lease_by_case),
+        cmocka_unit_test(pinned_accepts_several_unlinks_one_by_one),
+        cmocka_unit_test(pinned_in_the_middle_of_a_read_is_seen_by_leave),
+        cmocka_unit_test(pinned_refuses_what_changed_before),
+        cmocka_unit_test(pinned_refuses_what_a_writer_has_open),
+        cmocka_unit_test(pinned_lease_break_marks_stale_and_lets_go),
+    };
+    int rc = cmocka_run_group_tests(tests, NULL, NULL);
+    free(dir);
+    return rc;
+}

@@ -1,0 +1,316 @@
+/* Files by their plan: every read equals vapr_read's bytes, whatever offset and length; a source that
+ * changes is an error; texts are made once. */
+#include "fs/vfile.h"
+#include "tests/store_build.h"
+#include "tests/support.h"
+
+#include "format/quant.h"
+#include "format/vapr.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+struct rig {
+    char *root;
+    struct vfile_env env;
+    struct store_options opt;
+    struct scan *scan;
+    struct vfile *vf;
+    struct store_plan *plan; /* the other way to the same bytes */
+    int n_stale;
+};
+
+static void on_stale(void *ctx, struct vfile *vf, const char *why)
+{
+    struct rig *r = ctx;
+    (void)vf;
+    assert_non_null(why);
+    r->n_stale++;
+}
+
+static void rig_scan(struct rig *r)
+{
+    struct err e = {0};
+    struct store *s;
+    assert_int_equal(store_scan(&s, r->root, &r->opt, NULL, &e), 0);
+    assert_int_equal(s->n_entry, 1);
+    if (s->entry[0].rc < 0)
+        fail_msg("%s", s->entry[0].why);
+    r->scan = scan_new(s);
+    assert_int_equal(store_plan_open(&r->plan, s, &s->entry[0], &e), 0);
+    assert_int_equal(vfile_new(&r->vf, &r->env, r->scan, 0, &e), 0);
+}
+
+/* Takes b. */
+static struct rig *rig_new(struct gguf_build *b, int n_shard, enum vapr_profile profile)
+{
+    struct rig *r = calloc(1, sizeof *r);
+    assert_non_null(r);
+    r->root = temp_dir();
+    if (n_shard)
+        gguf_build_files(b, r->root, "m", n_shard);
+    else
+        gguf_build_files(b, r->root, "m", 0);
+    gguf_build_free(b);
+    r->opt = (struct store_options){.kind = STORE_PLAIN, .plan = true, .vapr.profile = profile};
+    r->env.stale = on_stale;
+    r->env.ctx = r;
+    assert_int_equal(vcache_new(&r->env.texts, 16 << 20, 4096, 64 << 20, NULL), 0);
+    assert_int_equal(vcache_new(&r->env.units, 3 << 20, 0, 0, NULL), 0);
+    rig_scan(r);
+    return r;
+}
+
+static void rig_free(struct rig *r)
+{
+    store_plan_close(r->plan);
+    vfile_put(r->vf);
+    scan_put(r->scan);
+    vcache_free(r->env.texts);
+    vcache_free(r->env.units);
+    free(r->root);
+    free(r);
+}
+
+static struct gguf_build *model(const char *arch, uint32_t type, uint32_t n_vocab)
+{
+    struct gguf_build_opt o = gguf_build_defaults(arch);
+    o.n_embd = 256;
+    o.n_ff = 512;
+    o.type = type;
+    o.n_vocab = n_vocab;
+    o.norm_type = QUANT_F16;
+    return gguf_build_llama_like(arch, &o);
+}
+
+/* The whole file by vapr_read. */
+static uint8_t *expected(struct rig *r, uint64_t *size)
+{
+    struct err e = {0};
+    size_t got;
+    *size = vapr_size(r->plan->vapr);
+    uint8_t *p = malloc(*size);
+    assert_non_null(p);
+    if (vapr_read(r->plan->vapr, p, 0, *size, &got, &e) < 0)
+        fail_msg("%s", e.msg);
+    assert_int_equal(got, *size);
+    return p;
+}
+
+static void check_range(struct rig *r, const uint8_t *want, uint64_t size, uint64_t off, size_t len,
+                        uint8_t *buf)
+{
+    struct err e = {0};
+    size_t got, n = off >= size ? 0 : len > size - off ? size - off : len;
+    if (vfile_read(r->vf, buf, off, len, &got, &e) < 0)
+        fail_msg("%llu+%zu: %s", (unsigned long long)off, len, e.msg);
+    assert_int_equal(got, n);
+    assert_memory_equal(buf, want + (n ? off : 0), n);
+}
+
+static const struct {
+    const char *arch;
+    uint32_t type;
+    int n_shard;
+    enum vapr_profile profile;
+    uint32_t n_vocab;
+} files[] = {
+    {"llama", QUANT_F32, 0, VAPR_ENGINE, 300},   {"llama", QUANT_Q8_0, 0, VAPR_ENGINE, 4096},
+    {"llama", QUANT_Q8_0, 3, VAPR_ENGINE, 300},  {"qwen2", QUANT_Q5_0, 0, VAPR_STRICT, 4000},
+    {"qwen2", QUANT_Q4_K, 0, VAPR_STRICT, 300},  {"gemma3", QUANT_Q6_K, 2, VAPR_STRICT, 300},
+    {"llama", QUANT_BF16, 0, VAPR_STRICT, 4001}, {"llama", QUANT_IQ4_XS, 0, VAPR_NATIVE, 300},
+};
+
+static void vfile_reads_equal_the_plan(void **state)
+{
+    (void)state;
+    struct rng rng;
+    rng_init(&rng, test_seed());
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        struct rig *r = rig_new(model(files[i].arch, files[i].type, files[i].n_vocab),
+                                files[i].n_shard, files[i].profile);
+        struct err e = {0};
+        uint64_t size;
+        uint8_t *want = expected(r, &size), *buf = malloc(size + 16);
+        assert_int_equal(vfile_size(r->vf), size);
+        assert_int_equal(vfile_open(r->vf, &e), 0);
+        check_range(r, want, size, 0, size + 16, buf);
+        check_range(r, want, size, size, 16, buf);
+        check_range(r, want, size, size + 5, 16, buf);
+        check_range(r, want, size, UINT64_MAX, 16, buf);
+        check_range(r, want, size, 10, 0, buf);
+        size_t n_seg = vapr_n_seg(r->plan->vapr);
+        for (size_t k = 0; k < n_seg; k++) { /* across each seam */
+            uint64_t off = vapr_seg(r->plan->vapr, k)->off;
+            for (int d = -3; d <= 3; d++)
+                if (d >= 0 || off >= (uint64_t)-d)
+                    for (size_t len = 1; len < 200; len = len * 3 + 1)
+                        check_range(r, want, size, off + (uint64_t)d, len, buf);
+        }
+        for (int k = 0; k < 300; k++)
+            check_range(r, want, size, rng_below(&rng, size),
+                        rng_below(&rng, (uint64_t)1 << rng_below(&rng, 21)), buf);
+        vfile_close(r->vf);
+        free(want);
+        free(buf);
+        rig_free(r);
+    }
+}
+
+struct reader {
+    struct rig *r;
+    const uint8_t *want;
+    uint64_t size, seed;
+    int bad;
+};
+
+/* Threads may not use cmocka's asserts: they count. */
+static void *reader_main(void *ctx)
+{
+    struct reader *rd = ctx;
+    struct rng rng;
+    struct err e;
+    size_t got;
+    uint8_t *buf = malloc(1 << 20);
+    rng_init(&rng, rd->seed);
+    for (int i = 0; buf && i < 150; i++) {
+        uint64_t off = rng_below(&rng, rd->size);
+        size_t len = rng_below(&rng, 1 << 20);
+        rd->bad += vfile_open(rd->r->vf, &e) < 0;
+        rd->bad += vfile_read(rd->r->vf, buf, off, len, &got, &e) < 0 ||
+                   memcmp(buf, rd->want + off, got) != 0;
+        vfile_close(rd->r->vf);
+    }
+    rd->bad += !buf;
+    free(buf);
+    return NULL;
+}
+
+static void vfile_reads_from_many_threads(void **state)
+{
+    (void)state;
+    struct rig *r = rig_new(model("llama", QUANT_Q8_0, 4096), 0, VAPR_ENGINE);
+    struct reader rd[8];
+    pthread_t t[8];
+    uint64_t size;
+    uint8_t *want = expected(r, &size);
+    for (int i = 0; i < 8; i++) {
+        rd[i] =
+            (struct reader){.r = r, .want = want, .size = size, .seed = test_seed() + (uint64_t)i};
+        assert_int_equal(pthread_create(&t[i], NULL, reader_main, &rd[i]), 0);
+    }
+    for (int i = 0; i < 8; i++) {
+        pthread_join(t[i], NULL);
+        assert_int_equal(rd[i].bad, 0);
+    }
+    assert_int_equal(atomic_load(&r->env.n_open), 0);
+    assert_true(vcache_mem(r->env.units) <= 3 << 20);
+    free(want);
+    rig_free(r);
+}
+
+static void vfile_changed_source_is_an_error_for_ever(void **state)
+{
+    (void)state;
+    struct rig *r = rig_new(model("llama", QUANT_F32, 300), 0, VAPR_ENGINE);
+    struct err e = {0};
+    uint8_t buf[4096];
+    size_t got;
+    char *path = path_join(r->root, "m.gguf");
+    assert_int_equal(vfile_open(r->vf, &e), 0);
+    assert_int_equal(vfile_read(r->vf, buf, 0, sizeof buf, &got, &e), 0);
+    struct stat st;
+    assert_int_equal(stat(path, &st), 0);
+    assert_int_equal(truncate(path, st.st_size / 2), 0);
+    assert_int_equal(vfile_read(r->vf, buf, 0, sizeof buf, &got, &e), -EIO);
+    assert_int_equal(got, 0);
+    assert_int_equal(r->n_stale, 1);
+    assert_int_equal(truncate(path, st.st_size), 0); /* the old size again is not the old file */
+    assert_int_equal(vfile_read(r->vf, buf, 0, sizeof buf, &got, &e), -EIO);
+    assert_int_equal(vfile_open(r->vf, &e), -ESTALE);
+    assert_int_equal(r->n_stale, 1);
+    vfile_close(r->vf);
+    assert_int_equal(vfile_open(r->vf, &e), -ESTALE);
+    free(path);
+    rig_free(r);
+}
+
+static void vfile_open_of_a_replaced_source_is_stale(void **state)
+{
+    (void)state;
+    struct rig *r = rig_new(model("llama", QUANT_F32, 300), 0, VAPR_ENGINE);
+    struct err e = {0};
+    struct gguf_build *b = model("llama", QUANT_F32, 301);
+    gguf_build_files(b, r->root, "m", 0);
+    gguf_build_free(b);
+    assert_int_equal(vfile_open(r->vf, &e), -ESTALE);
+    char *path = path_join(r->root, "m.gguf");
+    unlink(path);
+    int rc = vfile_open(r->vf, &e);
+    assert_true(rc == -ENOENT || rc == -ESTALE);
+    assert_int_equal(atomic_load(&r->env.n_open), 0);
+    free(path);
+    rig_free(r);
+}
+
+static void vfile_deleted_source_is_read_to_its_end(void **state)
+{
+    (void)state;
+    struct rig *r = rig_new(model("llama", QUANT_Q8_0, 300), 2, VAPR_ENGINE);
+    struct err e = {0};
+    uint64_t size;
+    uint8_t *want = expected(r, &size), *buf = malloc(size);
+    assert_int_equal(vfile_open(r->vf, &e), 0);
+    char *a = path_join(r->root, "m-00001-of-00002.gguf"),
+         *b = path_join(r->root, "m-00002-of-00002.gguf");
+    unlink(a);
+    check_range(r, want, size, 0, size / 2, buf);
+    unlink(b);
+    check_range(r, want, size, 0, size, buf);
+    assert_int_equal(r->n_stale, 0);
+    vfile_close(r->vf);
+    free(a);
+    free(b);
+    free(want);
+    free(buf);
+    rig_free(r);
+}
+
+static void vfile_texts_are_made_once(void **state)
+{
+    (void)state;
+    struct rig *r = rig_new(model("qwen2", QUANT_F32, 0), 0, VAPR_ENGINE);
+    static const enum vfile_text which[] = {VFILE_EXTENTS, VFILE_LAYOUT, VFILE_TOKENIZER,
+                                            VFILE_CONFIG};
+    static const char *const begins[] = {"aprfs-extents 1\n", "congruent", "{", "{"};
+    for (size_t i = 0; i < 4; i++) {
+        struct vcache_item *a, *b;
+        struct err e = {0};
+        char head[32] = "";
+        if (vfile_text(r->vf, which[i], &a, &e) < 0)
+            fail_msg("text %zu: %s", i, e.msg);
+        assert_int_equal(vfile_text(r->vf, which[i], &b, &e), 0);
+        assert_ptr_equal(a, b);
+        assert_int_equal(vcache_item_read(a, head, 0, strlen(begins[i]), &e), 0);
+        assert_string_equal(head, begins[i]);
+        vcache_put(r->env.texts, a);
+        vcache_put(r->env.texts, b);
+    }
+    rig_free(r);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(vfile_reads_equal_the_plan),
+        cmocka_unit_test(vfile_reads_from_many_threads),
+        cmocka_unit_test(vfile_changed_source_is_an_error_for_ever),
+        cmocka_unit_test(vfile_open_of_a_replaced_source_is_stale),
+        cmocka_unit_test(vfile_deleted_source_is_read_to_its_end),
+        cmocka_unit_test(vfile_texts_are_made_once),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,420 @@
+/* The tree: two levels, siblings, links, what is hidden; and what a later scan keeps or replaces. */
+#include "fs/pinned.h"
+#include "fs/tree.h"
+#include "tests/store_build.h"
+#include "tests/support.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+struct world {
+    char *root;
+    struct nodes *ns;
+    struct vfile_env env;
+    struct tree_options opt;
+    struct store_options store;
+};
+
+static struct world *world_new(void)
+{
+    struct world *w = calloc(1, sizeof *w);
+    assert_non_null(w);
+    struct err e;
+    w->root = temp_dir();
+    w->opt = (struct tree_options){.uid = 1, .gid = 2, .umask = 0222, .links = true};
+    w->store = (struct store_options){.kind = STORE_PLAIN, .plan = true};
+    w->env.lease = true;
+    assert_int_equal(vcache_new(&w->env.texts, 16 << 20, 0, 0, &e), 0);
+    assert_int_equal(vcache_new(&w->env.units, 16 << 20, 0, 0, &e), 0);
+    assert_int_equal(nodes_new(&w->ns, &e), 0);
+    return w;
+}
+
+static void world_free(struct world *w)
+{
+    nodes_free(w->ns);
+    vcache_free(w->env.texts);
+    vcache_free(w->env.units);
+    free(w->root);
+    free(w);
+}
+
+/* Scans and swaps; the tree before is the caller's to put. */
+static struct tree *rescan(struct world *w)
+{
+    struct tree *cur = nodes_tree(w->ns), *next;
+    struct store *st;
+    struct err e = {0};
+    int rc = store_scan(&st, w->root, &w->store, cur ? cur->scan->store : NULL, &e);
+    if (rc < 0)
+        fail_msg("%s", e.msg);
+    struct scan *scan = scan_new(st);
+    assert_non_null(scan);
+    assert_int_equal(tree_new(&next, w->ns, &w->env, scan, &w->opt, &e), 0);
+    scan_put(scan);
+    tree_put(w->ns, cur);
+    return nodes_swap(w->ns, next);
+}
+
+static void rescan_and_forget(struct world *w)
+{
+    tree_put(w->ns, rescan(w));
+}
+
+/* The node at a path, counted as a kernel lookup; NULL: none. */
+static struct node *walk(struct world *w, const char *path)
+{
+    char part[256];
+    struct node *n = nodes_find(w->ns, NODE_ROOT);
+    while (n && *path) {
+        size_t len = strcspn(path, "/");
+        snprintf(part, sizeof part, "%.*s", (int)len, path);
+        path += len + (path[len] == '/');
+        struct node *sub = NULL;
+        nodes_lookup(w->ns, n->ino, part, &sub);
+        nodes_put(w->ns, n);
+        n = sub;
+    }
+    nodes_put(w->ns, n); /* the lookup keeps it */
+    return n;
+}
+
+static void show_dir(struct world *w, struct tree *t, uint64_t ino, char *out, size_t size)
+{
+    static const char *const kind[] = {"dir", "apr", "link", "text", "text", "text", "ctl"};
+    const struct tree_dir *d = tree_find_dir(t, ino);
+    assert_non_null(d);
+    for (size_t i = 0; i < d->n; i++) {
+        const struct tree_entry *en = &d->entry[i];
+        size_t n = strlen(out);
+        snprintf(out + n, size - n, "%s %s%s\n", kind[en->node->kind], en->node->path,
+                 en->hidden ? " (hidden)" : "");
+        if (en->node->kind == NODE_DIR)
+            show_dir(w, t, en->node->ino, out, size);
+    }
+}
+
+static void tree_is_two_levels_with_siblings(void **state)
+{
+    (void)state;
+    struct world *w = world_new();
+    tree_model(w->root, "one.gguf", 1);
+    tree_model(w->root, "acme/big/deep/er/two.gguf", 2);
+    tree_shards(w->root, "acme/parts/three", 2);
+    tree_projector(w->root, "acme/big/mmproj-x.gguf");
+    rescan_and_forget(w);
+    struct tree *t = nodes_tree(w->ns);
+    char text[8192] = "";
+    show_dir(w, t, NODE_ROOT, text, sizeof text);
+    /* Source: stores.md 2.3 (paths to two levels) and 4 (names). */
+    assert_string_equal(text, "dir .aprfs (hidden)\n"
+                              "dir .aprfs/extents\n"
+                              "dir .aprfs/extents/acme\n"
+                              "dir .aprfs/extents/acme/big+deep+er\n"
+                              "text .aprfs/extents/acme/big+deep+er/two.tsv\n"
+                              "dir .aprfs/extents/acme/parts\n"
+                              "text .aprfs/extents/acme/parts/three.tsv\n"
+                              "dir .aprfs/extents/local\n"
+                              "dir .aprfs/extents/local/one\n"
+                              "text .aprfs/extents/local/one/one.tsv\n"
+                              "ctl .aprfs/index.json\n"
+                              "ctl .aprfs/problems.txt\n"
+                              "ctl .aprfs/stats.txt\n"
+                              "ctl .aprfs/status.txt\n"
+                              "ctl .aprfs/version\n"
+                              "dir acme\n"
+                              "dir acme/big\n"
+                              "link acme/big/mmproj-x.gguf\n"
+                              "dir acme/big+deep+er\n"
+                              "text acme/big+deep+er/config.json\n"
+                              "text acme/big+deep+er/tokenizer.json\n"
+                              "apr acme/big+deep+er/two.apr\n"
+                              "link acme/big+deep+er/two.gguf\n"
+                              "text acme/big+deep+er/two.tokenizer.json\n"
+                              "dir acme/parts\n"
+                              "text acme/parts/config.json\n"
+                              "link acme/parts/three-00001-of-00002.gguf\n"
+                              "link acme/parts/three-00002-of-00002.gguf\n"
+                              "apr acme/parts/three.apr\n"
+                              "text acme/parts/three.tokenizer.json\n"
+                              "text acme/parts/tokenizer.json\n"
+                              "dir local\n"
+                              "dir local/one\n"
+                              "text local/one/config.json\n"
+                              "apr local/one/one.apr\n"
+                              "link local/one/one.gguf\n"
+                              "text local/one/one.tokenizer.json\n"
+                              "text local/one/tokenizer.json\n");
+    assert_int_equal(t->n_model, 3);
+    tree_put(w->ns, t);
+    world_free(w);
+}
+
+static void tree_node_tells_the_truth(void **state)
+{
+    (void)state;
+    struct world *w = world_new();
+    tree_model(w->root, "one.gguf", 1);
+    rescan_and_forget(w);
+    struct node *n = walk(w, "local/one/one.apr");
+    struct tree *t = nodes_tree(w->ns);
+    struct stat st, src;
+    char *path = path_join(w->root, "one.gguf");
+    assert_int_equal(stat(path, &src), 0);
+    node_stat(n, &st);
+    assert_int_equal(st.st_mode, S_IFREG | 0444);
+    assert_int_equal(st.st_uid, 1);
+    assert_int_equal(st.st_gid, 2);
+    assert_int_equal(st.st_nlink, 1);
+    assert_int_equal(st.st_size, t->scan->store->entry[0].size);
+    assert_int_equal(st.st_blocks, (st.st_size + 511) / 512);
+    assert_int_equal(st.st_blksize, 1 << 20);
+    assert_int_equal(st.st_mtim.tv_sec, src.st_mtim.tv_sec);
+    assert_int_equal(st.st_mtim.tv_nsec, src.st_mtim.tv_nsec);
+    assert_true(st.st_ino > 1 && st.st_ino <= INT64_MAX);
+    node_stat(walk(w, "local/one"), &st);
+    assert_int_equal(st.st_mode, S_IFDIR | 0555);
+    struct node *l = walk(w, "local/one/one.gguf");
+    char *real = realpath(path, NULL);
+    assert_string_equal(l->target, real);
+    assert_null(walk(w, "local/one/other.apr"));
+    assert_null(walk(w, "local/one/one.apr/x"));
+    tree_put(w->ns, t);
+    free(real);
+    free(path);
+    world_free(w);
+}
+
+static void tree_without_links(void **state)
+{
+    (void)state;
+    struct world *w = world_new();
+    w->opt.links = false;
+    tree_model(w->root, "one.gguf", 1);
+    tree_projector(w->root, "mmproj-x.gguf");
+    rescan_and_forget(w);
+    assert_non_null(walk(w, "local/one/one.apr"));
+    assert_null(walk(w, "local/one/one.gguf"));
+    assert_null(walk(w, "local/mmproj-x/mmproj-x.gguf"));
+    world_free(w);
+}
+
+static void tree_of_nothing_is_empty(void **state)
+{
+    (void)state;
+    struct world *w = world_new();
+    rescan_and_forget(w);
+    struct tree *t = nodes_tree(w->ns);
+    assert_int_equal(tree_find_dir(t, NODE_ROOT)->n, 1); /* .aprfs */
+    assert_int_equal(t->n_model, 0);
+    tree_put(w->ns, t);
+    world_free(w);
+}
+
+struct names {
+    char text[1024];
+    struct world *w;
+};
+
+static void note(void *ctx, uint64_t dir, const char *name)
+{
+    struct names *n = ctx;
+    struct node *d = nodes_find(n->w->ns, dir);
+    assert_non_null(d);
+    size_t at = strlen(n->text);
+    if (name && strncmp(d->path, ".aprfs", 6) != 0)
+        snprintf(n->text + at, sizeof n->text - at, "%s/%s\n", d->path, name);
+    nodes_put(n->w->ns, d);
+}
+
+static int cmp_line(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+/* The names that differ between the tree before (put here) and now, sorted. */
+static void diff(struct world *w, struct tree *before, char *out, size_t size)
+{
+    struct names n = {.w = w};
+    struct tree *now = nodes_tree(w->ns);
+    tree_diff(before, now, note, &n);
+    tree_put(w->ns, now);
+    tree_put(w->ns, before);
+    char *line[64];
+    size_t k = 0;
+    for (char *p = strtok(n.text, "\n"); p; p = strtok(NULL, "\n"))
+        line[k++] = p;
+    qsort(line, k, sizeof *line, cmp_line);
+    out[0] = '\0';
+    for (size_t i = 0; i < k; i++)
+        snprintf(out + strlen(out), size - strlen(out), "%s\n", line[i]);
+}
+
+static void tree_keeps_what_did_not_change(void **state)
+{
+    (void)state;
+    struct world *w = world_new();
+    char text[1024];
+    tree_model(w->root, "one.gguf", 1);
+    tree_model(w->root, "two.gguf", 2);
+    rescan_and_forget(w);
+    struct node *one = walk(w, "local/one/one.apr"), *two = walk(w, "local/two/two.apr");
+    struct tree *t = nodes_tree(w->ns);
+    assert_int_equal(t->generation, 1);
+    tree_put(w->ns, t);
+    diff(w, rescan(w), text, sizeof text);
+    assert_string_equal(text, "");
+    t = nodes_tree(w->ns);
+    assert_int_equal(t->generation, 1); /* nothing changed */
+    tree_put(w->ns, t);
+    tree_model(w->root, "two.gguf", 3); /* the same head, other weights */
+    tree_model(w->root, "new.gguf", 4);
+    diff(w, rescan(w), text, sizeof text);
+    /* Inside a new directory every name is new: the kernel may know it from an earlier life. */
+    assert_string_equal(text, "local/new\nlocal/new/config.json\nlocal/new/new.apr\n"
+                              "local/new/new.gguf\nlocal/new/new.tokenizer.json\n"
+                              "local/new/tokenizer.json\nlocal/two/two.apr\n");
+    t = nodes_tree(w->ns);
+    assert_int_equal(t->generation, 2);
+    tree_put(w->ns, t);
+    assert_ptr_equal(walk(w, "local/one/one.apr"), one);
+    assert_ptr_not_equal(walk(w, "local/two/two.apr"), two);
+    assert_int_not_equal(walk(w, "local/two/two.apr")->ino, two->ino);
+    tree_remove(w->root, "one.gguf");
+    diff(w, rescan(w), text, sizeof text);
+    assert_string_equal(text, "local/one\n");
+    world_free(w);
+}
+
+static void tree_numbers_survive_a_restart(void **state)
+{
+    (void)state;
+    struct world *w = world_new();
+    tree_model(w->root, "one.gguf", 1);
+    rescan_and_forget(w);
+    uint64_t apr = walk(w, "local/one/one.apr")->ino, dir = walk(w, "local/one")->ino;
+    uint64_t tok = walk(w, "local/one/tokenizer.json")->ino;
+    struct err e;
+    nodes_free(w->ns);
+    assert_int_equal(nodes_new(&w->ns, &e), 0);
+    rescan_and_forget(w);
+    assert_int_equal(walk(w, "local/one/one.apr")->ino, apr);
+    assert_int_equal(walk(w, "local/one")->ino, dir);
+    assert_int_equal(walk(w, "local/one/tokenizer.json")->ino, tok);
+    world_free(w);
+}
+
+static void tree_nodes_live_as_long_as_the_kernel_counts_on_them(void **state)
+{
+    (void)state;
+    struct world *w = world_new();
+    tree_model(w->root, "one.gguf", 1);
+    rescan_and_forget(w);
+    struct node *n = walk(w, "local/one/one.apr");
+    uint64_t ino = n->ino;
+    walk(w, "local/one/one.apr"); /* a second lookup: two to forget */
+    tree_remove(w->root, "one.gguf");
+    rescan_and_forget(w);
+    assert_null(walk(w, "local/one"));
+    struct node *found = nodes_find(w->ns, ino);
+    assert_ptr_equal(found, n);
+    nodes_put(w->ns, found);
+    nodes_forget(w->ns, ino, 1);
+    found = nodes_find(w->ns, ino);
+    assert_non_null(found);
+    nodes_put(w->ns, found);
+    nodes_forget(w->ns, ino, 1);
+    assert_null(nodes_find(w->ns, ino));
+    nodes_forget(w->ns, ino, 1); /* a forget too many is no harm */
+    world_free(w);
+}
+
+static void tree_leaves_out_what_is_being_written(void **state)
+{
+    (void)state;
+    struct world *w = world_new();
+    tree_model(w->root, "one.gguf", 1);
+    tree_model(w->root, "two.gguf", 1);
+    char *path = path_join(w->root, "two.gguf");
+    int ro = open(path, O_RDONLY);
+    bool leases = fcntl(ro, F_SETLEASE, F_RDLCK) == 0;
+    close(ro);
+    if (!leases) {
+        free(path);
+        world_free(w);
+        skip_because("no leases here: a writer cannot be seen");
+    }
+    int fd = open(path, O_WRONLY);
+    rescan_and_forget(w);
+    struct tree *t = nodes_tree(w->ns);
+    assert_int_equal(t->n_model, 1);
+    assert_int_equal(t->n_problem, 1);
+    assert_string_equal(t->problem[0].line,
+                        "EAGAIN\ttwo.gguf\tstill being written: another process "
+                        "has it open for writing\n");
+    tree_put(w->ns, t);
+    close(fd);
+    rescan_and_forget(w);
+    assert_non_null(walk(w, "local/two/two.apr"));
+    free(path);
+    world_free(w);
+}
+
+/* A writer that opened and wrote nothing leaves the generation as it was, but a stale file for good:
+ * the name gets a node of another number. */
+static void tree_gives_a_stale_file_another_number(void **state)
+{
+    (void)state;
+    struct world *w = world_new();
+    tree_model(w->root, "one.gguf", 1);
+    rescan_and_forget(w);
+    struct node *n = walk(w, "local/one/one.apr");
+    struct vfile *vf = nodes_vfile(w->ns, n);
+    struct err e;
+    char *path = path_join(w->root, "one.gguf");
+    assert_int_equal(vfile_open(vf, &e), 0);
+    int fd = open(path, O_RDWR | O_NONBLOCK); /* breaks the lease, if there is one */
+    bool leased = fd < 0 && errno == EAGAIN;
+    if (leased) {
+        pinned_lease_broken(-1);
+        assert_true(vfile_stale(vf));
+        rescan_and_forget(w);
+        struct node *again = walk(w, "local/one/one.apr");
+        assert_ptr_not_equal(again, n);
+        assert_int_equal(again->ino, n->ino + 1);
+        assert_memory_equal(again->id, n->id, sizeof n->id);
+        assert_int_equal(vfile_open(vf, &e), -ESTALE);
+    }
+    vfile_close(vf);
+    vfile_put(vf);
+    if (fd >= 0)
+        close(fd);
+    free(path);
+    world_free(w);
+    if (!leased)
+        skip_because("no leases here");
+}
+
+int main(void)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, pinned_lease_signal());
+    sigaddset(&set, SIGIO);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(tree_is_two_levels_with_siblings),
+        cmocka_unit_test(tree_node_tells_the_truth),
+        cmocka_unit_test(tree_without_links),
+        cmocka_unit_test(tree_of_nothing_is_empty),
+        cmocka_unit_test(tree_keeps_what_did_not_change),
+        cmocka_unit_test(tree_numbers_survive_a_restart),
+        cmocka_unit_test(tree_nodes_live_as_long_as_the_kernel_counts_on_them),
+        cmocka_unit_test(tree_leaves_out_what_is_being_written),
+        cmocka_unit_test(tree_gives_a_stale_file_another_number),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
