@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 struct ls {
     const struct tool_options *opt;
@@ -70,20 +71,22 @@ static void ls_add(struct ls *l, const struct ls_row *r)
     add_text(&l->t, r->source);
 }
 
-/* The type that most weights of a .apr have: what "quant" says of a file without a name for it. */
-static const char *most_weights(const struct apr *a)
+/* What a .apr is quantised to: by the name of general.file_type, which passes through from the GGUF,
+ * else the type most of its weights have (a tied head, two names of one tensor, counts twice). */
+static const char *apr_quant(const struct tool_file *f)
 {
-    uint64_t n[256] = {0};
+    uint64_t ftype, n[256] = {0};
+    if (json_uint(json_get(apr_meta(f->apr), "general.file_type"), &ftype) && name_file_type(ftype))
+        return name_file_type(ftype);
     uint32_t best = 0;
-    for (size_t i = 0; i < apr_n_tensor(a); i++) {
-        const struct apr_tensor *t = apr_tensor(a, i);
-        n[t->type < 256 ? t->type : 255 - (t->type & 1)] += t->size;
+    for (size_t i = 0; i < tool_n_tensor(f); i++) {
+        struct tool_tensor t = tool_tensor(f, i);
+        uint32_t k = t.type == APR_TYPE_OWN_Q4 ? 254 : t.type == APR_TYPE_OWN_Q8 ? 255 : t.type;
+        n[k & 255] += tool_n_weight(&t);
     }
     for (uint32_t k = 1; k < 256; k++)
-        if (n[k] > n[best])
-            best = k;
-    return best < 254 ? tool_type_name(best)
-                      : tool_type_name(best == 255 ? APR_TYPE_OWN_Q4 : APR_TYPE_OWN_Q8);
+        best = n[k] > n[best] ? k : best;
+    return tool_type_name(best == 254 ? APR_TYPE_OWN_Q4 : best == 255 ? APR_TYPE_OWN_Q8 : best);
 }
 
 static void ls_apr(struct ls *l, const char *path, const char *name)
@@ -106,17 +109,36 @@ static void ls_apr(struct ls *l, const char *path, const char *name)
     if (f.apr) {
         r.size = source_size(f.src);
         r.arch = json_text(json_get(meta, "architecture"));
-        r.quant = most_weights(f.apr);
+        r.quant = apr_quant(&f);
         json_uint(json_get(meta, "max_position_embeddings"), &r.n_ctx);
         ls_add(l, &r);
     }
     tool_file_close(&f);
 }
 
+/* In a mount every model is a .apr with a link to its .gguf beside it: that is one model. */
+static bool is_link_beside_apr(const struct store_entry *en)
+{
+    struct stat st;
+    const char *path = en->n_part ? en->part[0].path : "";
+    size_t n = strlen(path), prefix;
+    uint32_t no, count;
+    if (n < 5 || strcmp(path + n - 5, ".gguf") != 0 || lstat(path, &st) < 0 || !S_ISLNK(st.st_mode))
+        return false;
+    const char *file = strrchr(path, '/') ? strrchr(path, '/') + 1 : path;
+    size_t stem = gguf_shard_name(file, &no, &count, &prefix) ? prefix : strlen(file) - 5;
+    char *apr;
+    if (asprintf(&apr, "%.*s%.*s.apr", (int)(file - path), path, (int)stem, file) < 0)
+        return false;
+    bool beside = access(apr, F_OK) == 0;
+    free(apr);
+    return beside;
+}
+
 static void ls_store_entry(struct ls *l, const struct store_entry *en)
 {
     char *name = NULL;
-    bool model = en->role == STORE_MODEL && en->rc == 0;
+    bool model = en->role == STORE_MODEL && en->rc == 0 && !is_link_beside_apr(en);
     if ((!model && !l->opt->all) ||
         asprintf(&name, "%s/%s/%s", en->publisher, en->model, en->stem) < 0)
         return;
@@ -144,6 +166,8 @@ static int ls_store(struct ls *l, const char *path, struct err *e)
     for (size_t i = 0; i < s->n_entry; i++)
         ls_store_entry(l, &s->entry[i]);
     for (size_t i = 0; i < s->n_problem; i++) {
+        if (s->problem[i].rc == 0 && !l->opt->all)
+            continue; /* a word about what is served all the same */
         char *p = name_escape(s->problem[i].path);
         fprintf(stderr, "aprtool: %s: %s\n", p && *p ? p : path, s->problem[i].why);
         free(p);

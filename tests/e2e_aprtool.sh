@@ -172,6 +172,9 @@ run 0 ls "$G" "$tmp/engine.apr" && [ "$(wc -l <"$tmp/out")" -eq 3 ]; ok ls_files
 (cd "$tmp/store" && "$T" ls >"$tmp/out" 2>"$tmp/err") && out "^two${tab}"; ok ls_without_a_path_is_the_current_folder
 run 1 ls "$tmp/absent" "$G" && err 'absent' && out 'm.gguf'; ok ls_missing_path_fails_after_the_rest
 
+mkdir -p "$tmp/mnt" && ln -s "$G" "$tmp/mnt/one.gguf" && cp "$tmp/engine.apr" "$tmp/mnt/one.apr"
+run 0 ls "$tmp/mnt" && [ "$(wc -l <"$tmp/out")" -eq 2 ] && out "^one${tab}apr${tab}" && run 0 ls --all "$tmp/mnt" && [ "$(wc -l <"$tmp/out")" -eq 3 ]; ok ls_of_a_mount_shows_each_model_once
+
 # --- a terminal
 if command -v script >/dev/null; then
     tty() { script -qec "$1" /dev/null </dev/null >"$tmp/out" 2>"$tmp/err"; }
