@@ -120,10 +120,23 @@ static int required_u32(struct arch_ctx *x, enum arch_fid f, const char *key, ui
     return rc < 0 ? rc : 0;
 }
 
+static const char *width_key(const struct arch_ctx *x)
+{
+    return x->row && x->row->features ? "features_length" : "embedding_length";
+}
+
+/* A file without tensors that does not say its width either is a vocabulary: blocks of nothing are
+ * no blocks, or the .apr could not be told from a broken one. */
+static bool is_vocabulary(const struct arch_ctx *x)
+{
+    uint64_t width;
+    return !gguf_n_tensor(x->g) && (!gguf_as_u64(arch_key(x, width_key(x)), &width) || !width);
+}
+
 static int resolve_layers(struct arch_ctx *x)
 {
     struct arch_config *c = &x->c;
-    int rc = required_u32(x, ARCH_F_N_LAYER, "block_count", ARCH_MAX_LAYER);
+    int rc = is_vocabulary(x) ? 0 : required_u32(x, ARCH_F_N_LAYER, "block_count", ARCH_MAX_LAYER);
     if (!rc)
         rc = arch_facts_read(&x->facts, x->g, c->n_layer, x->e);
     if (!rc && arch_config_alloc(c) < 0)
@@ -155,9 +168,7 @@ static int resolve_width(struct arch_ctx *x)
 {
     struct arch_config *c = &x->c;
     const struct arch_tensor_facts *f = &x->facts;
-    bool features = x->row && x->row->features;
-    int rc = required_u32(x, ARCH_F_N_EMBD, features ? "features_length" : "embedding_length",
-                          ARCH_MAX_DIM);
+    int rc = required_u32(x, ARCH_F_N_EMBD, width_key(x), ARCH_MAX_DIM);
     if (rc < 0)
         return rc;
     if (f->has_embd && f->embd_width != c->n_embd)

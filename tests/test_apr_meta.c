@@ -260,6 +260,19 @@ static void apr_meta_rebuilds_a_vocabulary_alone(void **state)
     assert_null(json_get(w.json, "hidden_size")); /* unknown is not 0 */
     written_free(&w);
     arch_open_release(&a);
+    gguf_build_u32(b, "falcon.block_count", 3); /* layers of no width are none */
+    open_write(&a, &w, b);
+    assert_int_equal(a.c.n_layer, 0);
+    same_config(&a.c, w.json, "a vocabulary with a block count");
+    written_free(&w);
+    arch_open_release(&a);
+    gguf_build_u32(b, "falcon.embedding_length", 64); /* all dimensions, no tensor */
+    gguf_build_u32(b, "falcon.attention.head_count", 4);
+    open_write(&a, &w, b);
+    assert_int_equal(a.c.n_layer, 3);
+    same_config(&a.c, w.json, "dimensions without tensors");
+    written_free(&w);
+    arch_open_release(&a);
     gguf_build_free(b);
 }
 
