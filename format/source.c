@@ -179,6 +179,8 @@ int source_read(const struct source *s, void *dst, uint64_t off, size_t len, str
 
 int source_check(const struct source *s, struct err *e)
 {
+    if (s->ops && s->ops->check)
+        return s->ops->check(s->ctx, e);
     if (s->fd < 0)
         return 0;
     struct stat st;

@@ -21,7 +21,8 @@ struct source_id {
 struct source_ops {
     /* Fills dst with all of len bytes from off, or returns a negative errno. off + len <= size. */
     int (*read)(void *ctx, void *dst, uint64_t off, size_t len, struct err *e);
-    void (*release)(void *ctx); /* may be NULL */
+    int (*check)(void *ctx, struct err *e); /* what source_check() asks; NULL: never changes */
+    void (*release)(void *ctx);             /* may be NULL */
 };
 
 /* Opens a regular file read-only (O_NONBLOCK, so that a pipe cannot hang us; anything but a regular
@@ -52,7 +53,8 @@ int source_read(const struct source *s, void *dst, uint64_t off, size_t len, str
 /* The file's identity when it was opened (zeros, but for the size, where there is no file). */
 struct source_id source_id(const struct source *s);
 
-/* 0 if the file still is what it was when opened; -ESTALE, named, if not. */
+/* 0 if the file still is what it was when opened; -ESTALE, named, if not. A view over files (vapr)
+ * asks them. */
 int source_check(const struct source *s, struct err *e);
 
 bool source_id_equal(const struct source_id *a, const struct source_id *b);

@@ -303,9 +303,18 @@ static int source_vapr_read(void *ctx, void *dst, uint64_t off, size_t len, stru
     return rc < 0 || got == len ? rc : err_set(e, -EIO, "the virtual file ended early");
 }
 
+static int source_vapr_check(void *ctx, struct err *e)
+{
+    const struct vapr *v = ctx;
+    int rc = 0;
+    for (int k = 0; k < gguf_n_part(v->g) && rc == 0; k++)
+        rc = source_check(gguf_part(v->g, k), e);
+    return rc;
+}
+
 int vapr_source(struct source **out, const struct vapr *v, struct err *e)
 {
-    static const struct source_ops ops = {.read = source_vapr_read};
+    static const struct source_ops ops = {.read = source_vapr_read, .check = source_vapr_check};
     return source_from_ops(out, &ops, (void *)(uintptr_t)v, v->size,
                            source_name(gguf_part(v->g, 0)), e);
 }

@@ -107,7 +107,7 @@ int vapr_read(const struct vapr *v, void *dst, uint64_t off, size_t len, size_t 
 int vapr_convert(const struct vapr *v, const struct vapr_seg *s, uint64_t block_no, size_t n_block,
                  float *dst, struct err *e);
 
-/* A source over v: what apr_open takes. v is lent. */
+/* A source over v: what apr_open takes. v is lent. source_check() on it asks every part. */
 int vapr_source(struct source **out, const struct vapr *v, struct err *e);
 
 const char *vapr_profile_name(enum vapr_profile p);

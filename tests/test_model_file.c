@@ -89,6 +89,31 @@ static void model_file_opens_gguf_and_shards(void **state)
     gguf_build_free(b);
 }
 
+/* A loader that checks its source after the last byte learns that a shard changed meanwhile. */
+static void model_file_notices_changed_gguf(void **state)
+{
+    (void)state;
+    struct gguf_build *b = gguf_build_llama_like("llama", NULL);
+    char *dir = temp_dir(), *last = path_join(dir, "m-00002-of-00002.gguf");
+    char *first = path_join(dir, "m-00001-of-00002.gguf");
+    gguf_build_files(b, dir, "m", 2);
+    struct model_file *m = open_ok(first);
+    struct source *s = apr_source(model_file_apr(m));
+    struct err e = {0};
+    assert_int_equal(source_check(s, &e), 0);
+    FILE *f = fopen(last, "ab");
+    assert_non_null(f);
+    fputc(0, f);
+    fclose(f);
+    assert_int_equal(source_check(s, &e), -ESTALE);
+    assert_non_null(strstr(e.msg, "m-00002-of-00002.gguf"));
+    model_file_close(m);
+    free(first);
+    free(last);
+    free(dir);
+    gguf_build_free(b);
+}
+
 /* The magic decides: names may lie. */
 static void model_file_looks_at_magic(void **state)
 {
@@ -157,6 +182,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(model_file_opens_apr),
         cmocka_unit_test(model_file_opens_gguf_and_shards),
+        cmocka_unit_test(model_file_notices_changed_gguf),
         cmocka_unit_test(model_file_looks_at_magic),
         cmocka_unit_test(model_file_refuses_by_name),
     };
