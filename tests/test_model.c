@@ -4,6 +4,7 @@
 
 #include "format/apr_write.h"
 #include "format/model_file.h"
+#include "format/quant.h"
 #include "infer/rope.h"
 #include "infer/session.h"
 #include "tests/support.h"
@@ -245,6 +246,38 @@ static void model_is_bit_identical_in_every_profile(void **state)
     }
 }
 
+/* A Q8_0 model in profile strict is stored as F32 beside the original bytes: those are bound. */
+static void model_shares_the_bytes_of_transcoded_tensors(void **state)
+{
+    (void)state;
+    struct gguf_build_opt o = gguf_build_defaults("llama");
+    o.type = o.type_embd = QUANT_Q8_0;
+    struct gguf_build *b = gguf_build_llama_like("llama", &o);
+    char *gguf_path = path_join(dir, "q8.gguf");
+    gguf_build_file(b, gguf_path);
+    gguf_build_free(b);
+    uint64_t bytes[2];
+    for (int form = 0; form < 2; form++) {
+        char *path = form ? convert(gguf_path, VAPR_STRICT) : strdup(gguf_path);
+        struct model_file *file;
+        struct backend *be;
+        struct model *m;
+        struct err e;
+        assert_int_equal(model_file_open(&file, path, &e), 0);
+        assert_int_equal(backend_open(&be, "cpu", NULL, &e), 0);
+        assert_int_equal(model_open(&m, model_file_apr(file), be, NULL, &e), 0);
+        assert_int_equal(m->embd->type, QUANT_Q8_0);
+        assert_int_equal(m->layer[1].down.w->type, QUANT_Q8_0);
+        bytes[form] = m->weight_bytes;
+        model_close(m);
+        backend_close(be);
+        model_file_close(file);
+        free(path);
+    }
+    assert_int_equal(bytes[0], bytes[1]);
+    free(gguf_path);
+}
+
 static void model_shares_a_tied_head(void **state)
 {
     (void)state;
@@ -454,6 +487,7 @@ int main(void)
         cmocka_unit_test(model_refuses_families_it_has_not_proven),
         cmocka_unit_test(model_refuses_a_context_beyond_training),
         cmocka_unit_test(model_is_bit_identical_in_every_profile),
+        cmocka_unit_test(model_shares_the_bytes_of_transcoded_tensors),
         cmocka_unit_test(model_shares_a_tied_head),
         cmocka_unit_test(model_refuses_metadata_without_a_needed_key),
         cmocka_unit_test(model_survives_any_number_in_metadata),
