@@ -23,7 +23,7 @@ struct say {
 struct verdict {
     struct say problem, warning;
     bool has_footer, has_crc;
-    uint32_t crc[64]; /* per part */
+    uint32_t *crc; /* per part, owned */
     int n_crc;
     uint64_t n_tensor;
     struct reader_verdict reader[TOOL_N_READER];
@@ -56,6 +56,7 @@ static void verdict_release(struct verdict *v)
         free(v->problem.text[i]);
         free(v->warning.text[i]);
     }
+    free(v->crc);
     readers_release(v->reader);
 }
 
@@ -167,8 +168,11 @@ static int crc_of(struct work *w, struct source *s, uint64_t n, uint32_t *crc, s
 static int check_footer_and_crc(struct work *w, const struct tool_file *f, struct err *e)
 {
     struct verdict *v = w->v;
+    v->crc = calloc(f->gguf ? (size_t)gguf_n_part(f->gguf) : 1, sizeof *v->crc);
+    if (!v->crc)
+        return err_set(e, -ENOMEM, "no memory for checksums");
     if (f->gguf) {
-        for (int k = 0; w->opt->deep && k < gguf_n_part(f->gguf) && k < 64; k++) {
+        for (int k = 0; w->opt->deep && k < gguf_n_part(f->gguf); k++) {
             struct source *s = gguf_part(f->gguf, k);
             int rc = crc_of(w, s, source_size(s), &v->crc[k], e);
             if (rc < 0)
