@@ -508,6 +508,7 @@ int arch_resolve(const struct gguf *g, enum arch_values values, struct arch_conf
     }
     if (!rc && report) {
         arch_notes_keys(x);
+        arch_notes_gate(x, c);
         rc = arch_report_build(x, &compat, has, c);
         if (rc < 0)
             err_set(e, rc, "no memory for the report");

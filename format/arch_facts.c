@@ -80,13 +80,17 @@ int arch_facts_read(struct arch_tensor_facts *f, const struct gguf *g, uint32_t 
     for (size_t i = 0; i < gguf_n_tensor(g); i++) {
         const struct gguf_tensor *t = gguf_tensor(g, i);
         uint32_t il;
-        struct gguf_str s;
+        struct gguf_str s, name = t->name;
         f->any = true;
-        if (!block_name(t->name, &il, &s)) {
+        bool half =
+            name.len > 4 && (memcmp(name.p, "enc.", 4) == 0 || memcmp(name.p, "dec.", 4) == 0);
+        if (half) /* T5: both halves have blocks of the same kind, the decoder its own count */
+            name = (struct gguf_str){name.p + 4, name.len - 4};
+        if (!block_name(name, &il, &s)) {
             model_fact(f, t->name, t);
             continue;
         }
-        if (il >= f->n_layer)
+        if (il >= f->n_layer && !half)
             f->n_layer = il + 1;
         if (gguf_str_eq(s, "attn_q.bias") || gguf_str_eq(s, "attn_qkv.bias"))
             f->qkv_bias = true;

@@ -307,6 +307,7 @@ int arch_values_resolve(struct arch_ctx *x);
 int arch_values_from_row(struct arch_config *c, struct err *e);
 int arch_tokens_resolve(struct arch_ctx *x);
 void arch_notes_keys(struct arch_ctx *x);
+void arch_notes_gate(struct arch_ctx *x, const struct arch_config *stamped);
 int arch_report_build(struct arch_ctx *x, const struct arch_config *compat, const bool *has,
                       const struct arch_config *stamped);
 

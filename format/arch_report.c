@@ -93,6 +93,40 @@ void arch_notes_keys(struct arch_ctx *x)
     }
 }
 
+/* What the Rust readers refuse at load although it is well-formed (arch-resolver.md §4, gates 2 and
+ * 3): a note, since other readers take it. */
+void arch_notes_gate(struct arch_ctx *x, const struct arch_config *c)
+{
+    uint64_t head = 0, ff = 0;
+    for (uint32_t i = 0; i < c->n_layer; i++) {
+        head = c->n_head[i] > head ? c->n_head[i] : head;
+        ff = c->n_ff[i] > ff ? c->n_ff[i] : ff;
+    }
+    const struct {
+        const char *name;
+        uint64_t v, max;
+    } t[] = {
+        {"hidden_size", c->n_embd, 65536}, {"num_layers", c->n_layer, 256},
+        {"num_heads", head, 256},          {"vocab_size", c->n_vocab, 1000000},
+        {"intermediate_size", ff, 262144}, {"max_position_embeddings", c->n_ctx_train, 2097152}};
+    for (size_t i = 0; i < sizeof t / sizeof t[0]; i++)
+        if (t[i].v > t[i].max)
+            arch_note(x, "the Rust readers refuse %s %" PRIu64 ", over %" PRIu64, t[i].name, t[i].v,
+                      t[i].max);
+    if (c->rope_theta < 1 || c->rope_theta > 1e8F)
+        arch_note(x, "the Rust readers refuse rope_theta %.9g, outside 1 to 1e8",
+                  (double)c->rope_theta);
+    if (head && c->n_embd % head)
+        arch_note(
+            x, "the Rust readers refuse hidden_size %" PRIu32 ", no multiple of %" PRIu64 " heads",
+            c->n_embd, head);
+    if (x->facts.any && (!head || !ff || !c->n_vocab))
+        arch_note(x, "the Rust readers refuse %s 0",
+                  !head ? "num_heads"
+                  : !ff ? "intermediate_size"
+                        : "vocab_size");
+}
+
 static struct arch_field *field_new(struct arch_report *r)
 {
     if (r->n_field == r->cap) {

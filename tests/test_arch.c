@@ -833,6 +833,48 @@ static void arch_refuses_what_is_over_the_limits(void **state)
     refused(b, -ERANGE, "nextn_predict_layers");
 }
 
+static void arch_notes_what_the_rust_gates_refuse(void **state)
+{
+    (void)state;
+    /* arch-resolver.md §4: hidden 65536, layers 256, heads 256, vocab 1e6, ffn 262144, context
+     * 2097152, theta 1..1e8; hidden divisible by heads. At the bound: no note. */
+    static const struct {
+        const char *key, *name;
+        uint32_t at, over;
+    } t[] = {{"embedding_length", "hidden_size 65537", 65536, 65537},
+             {"block_count", "num_layers 257", 256, 257},
+             {"attention.head_count", "num_heads 512", 256, 512},
+             {"vocab_size", "vocab_size 1000001", 1000000, 1000001},
+             {"feed_forward_length", "intermediate_size 262145", 262144, 262145},
+             {"context_length", "max_position_embeddings 2097153", 2097152, 2097153},
+             {"rope.freq_base", "rope_theta 200000000", 100000000, 200000000}};
+    for (size_t i = 0; i < sizeof t / sizeof t[0]; i++)
+        for (int over = 0; over < 2; over++) {
+            struct gguf_build *b = gguf_build_new(3, 1); /* no tensors: any numbers fit */
+            gguf_build_str(b, "general.architecture", "llama");
+            gguf_build_u32(b, "llama.embedding_length", 512);
+            gguf_build_u32(b, "llama.block_count", 2);
+            gguf_build_u32(b, "llama.attention.head_count", 4);
+            gguf_build_u32(b, "llama.attention.key_length", 16);
+            gguf_build_u32(b, "llama.attention.value_length", 16);
+            gguf_build_u32(b, arch_name("llama", t[i].key), over ? t[i].over : t[i].at);
+            struct arch_open a = open_good(b);
+            if (arch_open_noted(&a, t[i].name) != over)
+                fail_msg("%s, %s the bound", t[i].name, over ? "over" : "at");
+            arch_open_release(&a);
+            gguf_build_free(b);
+        }
+    struct gguf_build_opt o = gguf_build_defaults("qwen3");
+    o.n_head = 6;
+    o.n_head_kv = 2;
+    o.head_dim = 16;
+    struct gguf_build *b = gguf_build_llama_like("qwen3", &o); /* 64 wide */
+    struct arch_open a = open_good(b);
+    assert_true(arch_open_noted(&a, "no multiple of 6 heads"));
+    arch_open_release(&a);
+    gguf_build_free(b);
+}
+
 /* --- presence, tokens, unread keys ---------------------------------------------------------- */
 
 static void arch_presence_decides(void **state)
@@ -878,6 +920,25 @@ static void arch_presence_decides(void **state)
     a = open_good(b);
     assert_int_equal(a.c.act, ARCH_ACT_GELU);
     assert_true(a.c.attn_scale == 1); /* T5 does not scale */
+    arch_open_release(&a);
+    gguf_build_free(b);
+    b = gguf_build_new(3, 1); /* by the names T5 really has */
+    gguf_build_str(b, "general.architecture", "t5");
+    gguf_build_u32(b, "t5.embedding_length", 32);
+    gguf_build_u32(b, "t5.block_count", 1);
+    gguf_build_u32(b, "t5.attention.head_count", 2);
+    gguf_build_u32(b, "t5.feed_forward_length", 64);
+    gguf_build_tensor_2d(b, "enc.blk.0.ffn_up.weight", 0, 32, 64);
+    gguf_build_tensor_2d(b, "dec.blk.1.ffn_up.weight", 0, 32, 64); /* a longer decoder */
+    a = open_good(b);
+    assert_int_equal(a.c.act, ARCH_ACT_RELU);
+    assert_false(a.c.ffn_gated);
+    arch_open_release(&a);
+    gguf_build_tensor_2d(b, "enc.blk.0.ffn_gate.weight", 0, 32, 64);
+    a = open_good(b);
+    assert_int_equal(a.c.act, ARCH_ACT_GELU);
+    assert_true(a.c.ffn_gated);
+    assert_false(arch_open_noted(&a, "tensors name block"));
     arch_open_release(&a);
     gguf_build_free(b);
 }
@@ -1299,6 +1360,7 @@ int main(void)
         cmocka_unit_test(arch_dimensions_must_fit_the_tensors),
         cmocka_unit_test(arch_refuses_missing_and_zero_dimensions),
         cmocka_unit_test(arch_refuses_what_is_over_the_limits),
+        cmocka_unit_test(arch_notes_what_the_rust_gates_refuse),
         cmocka_unit_test(arch_presence_decides),
         cmocka_unit_test(arch_ignores_keys_it_does_not_read),
         cmocka_unit_test(arch_tokens),
