@@ -5,7 +5,8 @@
  * max_position_embeddings, rope_theta, rope_type, rms_norm_eps, head_dim, architecture, model_type
  * = architecture, tokenizer.*) stand once each under their canonical spelling; every GGUF key that
  * APR has no name for passes through under its own ("gemma3.attention.sliding_window"); "aprfs.*"
- * are ours: aprfs.profile, aprfs.raw, aprfs.values, aprfs.builder, aprfs.unsupported (the
+ * are ours: aprfs.profile, aprfs.raw, aprfs.alias (an array of {"name", "of", "row"}: second
+ * names for rows of another tensor), aprfs.values, aprfs.builder, aprfs.unsupported (the
  * passed-through features that the Rust readers ignore), aprfs.config (the resolved fields that no
  * canonical key carries). */
 #ifndef APRFS_FORMAT_APR_META_H

@@ -55,8 +55,9 @@ size_t apr_n_tensor(const struct apr *a);
 const struct apr_tensor *apr_tensor(const struct apr *a, size_t i);       /* in index order */
 const struct apr_tensor *apr_find(const struct apr *a, const char *name); /* NULL: absent */
 
-/* The original bytes of a tensor that the file also carries transcoded (metadata "aprfs.raw"):
- * fills *out (name and shape as t's) and returns true; false: t has no twin. */
+/* The original bytes of a tensor that the file also carries transcoded (metadata "aprfs.raw": an
+ * array of {"name", "type": GGML id, "offset" from data_offset, "size"}): fills *out (name and shape
+ * as t's) and returns true; false: t has no twin, *out is untouched. */
 bool apr_raw_twin(const struct apr *a, const struct apr_tensor *t, struct apr_tensor *out);
 
 struct source *apr_source(const struct apr *a); /* lent */

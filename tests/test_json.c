@@ -3,18 +3,12 @@
  */
 #include "format/json.h"
 
+#include "tests/support.h"
+
 #include <errno.h>
 #include <float.h>
 #include <locale.h>
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include <cmocka.h>
 
 static cJSON *parse_ok(const char *p, size_t len)
 {
@@ -384,10 +378,8 @@ static void json_ignores_locale(void **state)
     const char *got = NULL;
     for (size_t i = 0; i < sizeof names / sizeof names[0] && !got; i++)
         got = setlocale(LC_ALL, names[i]);
-    if (!got) {
-        print_message("skip: no locale with a decimal comma is installed\n");
-        skip();
-    }
+    if (!got)
+        skip_because("no locale with a decimal comma is installed");
     struct json_out o;
     json_out_init(&o);
     json_put_f32(&o, 2.5f);
