@@ -265,6 +265,8 @@ int main(int argc, char **argv)
     struct sigaction sa = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND};
     sigaction(SIGINT, &sa, NULL); /* the second one ends us at once */
     sigaction(SIGTERM, &sa, NULL);
+    sigaction(SIGHUP, &sa, NULL);
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* a file size limit is an error of write(2), to clean up after */
     return flush_stdout(verb->run(&p.opt, n_arg, argv + first + 1));
 }

@@ -36,7 +36,7 @@ struct tool_options {
     bool layout_given; /* --profile, --footer or --values */
 };
 
-/* Set by SIGINT and SIGTERM; long work looks at it. */
+/* Set by SIGINT, SIGTERM and SIGHUP; long work looks at it. */
 extern volatile sig_atomic_t tool_stop;
 
 /* The one place where aprtool complains: "aprtool: <message>" on stderr; returns TOOL_FAILED. */

@@ -9,6 +9,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* KEY may be the value's own name or the GGUF key it comes from. */
+static bool is_asked(const struct arch_field *d, const char *key)
+{
+    return !key || strcmp(key, d->name) == 0 || strcmp(key, d->source) == 0;
+}
+
 static void json_field(struct json_out *o, const struct arch_field *d)
 {
     json_open(o, '{');
@@ -44,7 +50,7 @@ static int print_report_json(const struct tool_file *f, const struct arch_report
     json_key(&o, "fields");
     json_open(&o, '[');
     for (size_t i = 0; i < r->n_field; i++)
-        if (!key || strcmp(key, r->field[i].name) == 0)
+        if (is_asked(&r->field[i], key))
             json_field(&o, &r->field[i]);
     json_close(&o, ']');
     json_key(&o, "notes");
@@ -68,7 +74,7 @@ static int print_report_text(const struct arch_report *r, const char *key, struc
     table_init(&t, head, 7, 0);
     for (size_t i = 0; i < r->n_field; i++) {
         const struct arch_field *d = &r->field[i];
-        if (key && strcmp(key, d->name) != 0)
+        if (!is_asked(d, key))
             continue;
         const char *cell[] = {d->name,
                               d->stamped,
@@ -101,13 +107,16 @@ static int explain_gguf(const struct tool_options *opt, const struct tool_file *
                                &c, &r, &why);
     bool found = !key;
     for (size_t i = 0; key && i < r.n_field; i++)
-        found |= strcmp(key, r.field[i].name) == 0;
+        found |= is_asked(&r.field[i], key);
     int rc =
         opt->json ? print_report_json(f, &r, key, refused, &why, e) : print_report_text(&r, key, e);
     if (rc == 0 && refused < 0)
         rc = err_set(e, refused, "%s: %s", f->path, why.msg);
     if (rc == 0 && !found)
-        rc = err_set(e, -ENOENT, "%s: no resolved value is called '%s'", f->path, key);
+        rc = err_set(e, -ENOENT,
+                     gguf_find(f->gguf, key) ? "%s: no resolved value comes from the key '%s'"
+                                             : "%s: no resolved value is called '%s'",
+                     f->path, key);
     arch_report_release(&r);
     arch_config_release(&c);
     return rc;

@@ -77,6 +77,8 @@ ok tensors_gguf_order_reverses_shapes
 # --- explain
 run 0 explain "$G" && out "^rms_norm_eps${tab}1e-05${tab}key${tab}llama.attention.layer_norm_rms_epsilon${tab}"; ok explain_names_value_and_source
 run 0 explain "$G" rope_type && [ "$(wc -l <"$tmp/out")" -eq 2 ] && out "^rope_type${tab}0${tab}"; ok explain_one_key
+run 0 explain "$G" llama.rope.freq_base && out "^rope_theta${tab}10000${tab}key"; ok explain_by_the_gguf_key
+run 1 explain "$G" general.name && err "comes from the key 'general.name'"; ok explain_key_that_nothing_comes_from
 run 1 explain "$G" nothing && err "'nothing'"; ok explain_unknown_key_fails
 run 0 explain --json "$G" && json '{f["name"]: f["stamped"] for f in d["fields"]}["num_layers"]=="1" and d["error"] is None'; ok explain_json
 run 0 explain --extents --json "$G" && json 'd["extents"][0]["kind"]=="head" and d["extents"][-1]["offset"]+d["extents"][-1]["length"]==d["size"]'; ok explain_extents
@@ -95,6 +97,7 @@ run 2 convert "$G" "$tmp/again.bin" && err 'must end in .apr'; ok convert_wants_
 run 1 convert "$tmp/seeds/bad-tensor_past_end.gguf" "$tmp/bad.apr" && [ ! -e "$tmp/bad.apr" ]; ok convert_of_a_bad_file_leaves_nothing
 run 1 convert "$G" "$tmp/no/such/dir.apr" && err 'dir.apr.tmp'; ok convert_into_a_missing_folder
 ! ls "$tmp"/*.tmp >/dev/null 2>&1; ok convert_leaves_no_temporary_file
+(ulimit -f 64 && run 1 convert "$G" "$tmp/limit.apr") && err 'File too large' && [ ! -e "$tmp/limit.apr" ] && [ ! -e "$tmp/limit.apr.tmp" ]; ok convert_over_a_size_limit_leaves_nothing
 if [ -w /dev/full ]; then
     "$T" tensors "$G" >/dev/full 2>"$tmp/err"
     [ $? -eq 1 ] && err 'stdout'; ok full_disk_on_stdout_is_a_failure
