@@ -11,9 +11,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 
 #define GPT2_DEFAULT_BOS_EOS 11 /* llama.cpp's ids for tokenizer.ggml.model "gpt2" without keys */
-#define MAX_TOKENS           (UINT64_C(1) << 28)
+#define MAX_TOKENS           (UINT64_C(1) << 22) /* 16 times the largest vocabulary there is */
 
 /* GGUF's tokenizer.ggml.token_type (llama_token_type of llama.h). */
 enum {
@@ -26,6 +27,7 @@ enum {
 struct table {
     uint32_t *slot;
     size_t mask;
+    uint64_t seed; /* random: a file cannot choose texts that all meet in one place */
 };
 
 struct bpe {
@@ -42,11 +44,15 @@ struct bpe {
     uint64_t bos, eos;
 };
 
-static uint64_t hash_bytes(const char *p, size_t len)
+/* Multiply and rotate, the state mixed with the seed at both ends. */
+static uint64_t hash_bytes(uint64_t seed, const char *p, size_t len)
 {
-    uint64_t h = UINT64_C(0xcbf29ce484222325); /* FNV-1a */
-    for (size_t i = 0; i < len; i++)
-        h = (h ^ (uint8_t)p[i]) * UINT64_C(0x100000001b3);
+    uint64_t h = seed ^ len;
+    for (size_t i = 0; i < len; i++) {
+        h = (h ^ (uint8_t)p[i]) * UINT64_C(0x9e3779b97f4a7c15);
+        h = h << 31 | h >> 33;
+    }
+    h = (h ^ seed) * UINT64_C(0xbf58476d1ce4e5b9);
     return h ^ h >> 29;
 }
 
@@ -57,6 +63,8 @@ static int table_init(struct table *t, uint64_t n)
         cap *= 2;
     t->slot = calloc(cap, sizeof *t->slot);
     t->mask = cap - 1;
+    if (getrandom(&t->seed, sizeof t->seed, GRND_NONBLOCK) < 0)
+        t->seed = (uintptr_t)t->slot;
     return t->slot ? 0 : -ENOMEM;
 }
 
@@ -68,7 +76,7 @@ static bool same(struct gguf_str a, struct gguf_str b)
 /* The token of that text, or -1; where free_at is given, also where it would go. */
 static int64_t find_text(const struct bpe *b, struct gguf_str s, size_t *free_at)
 {
-    size_t i = hash_bytes(s.p, s.len) & b->by_text.mask;
+    size_t i = hash_bytes(b->by_text.seed, s.p, s.len) & b->by_text.mask;
     for (; b->by_text.slot[i]; i = (i + 1) & b->by_text.mask)
         if (same(b->text[b->by_text.slot[i] - 1], s))
             return b->by_text.slot[i] - 1;
@@ -134,7 +142,7 @@ static bool split_merge(struct gguf_str m, struct gguf_str *left, struct gguf_st
 static bool add_pair(struct bpe *b, uint64_t i)
 {
     uint64_t key = b->pair[i];
-    size_t k = (key * UINT64_C(0x9e3779b97f4a7c15)) >> 20 & b->by_pair.mask;
+    size_t k = hash_bytes(b->by_pair.seed, (const char *)&key, sizeof key) & b->by_pair.mask;
     for (; b->by_pair.slot[k]; k = (k + 1) & b->by_pair.mask)
         if (b->pair[b->by_pair.slot[k] - 1] == key)
             return false;

@@ -161,6 +161,11 @@ static int facts(struct store_entry *en, const struct store_cand *c, const struc
     free(en->arch);
     free(en->quant);
     en->arch = key_text(g, "general.architecture");
+    if (en->arch && strlen(en->arch) >= ARCH_NAME_MAX)
+        en->arch[ARCH_NAME_MAX - 1] = '\0';
+    for (char *p = en->arch; p && *p; p++) /* a word for tables: nothing that moves a cursor */
+        if ((unsigned char)*p < 0x20 || *p == 0x7f)
+            *p = '?';
     en->quant = quant_text(g);
     if (!en->arch || !en->quant)
         return -ENOMEM;
