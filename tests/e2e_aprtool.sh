@@ -89,6 +89,17 @@ for p in native engine strict; do
     run 0 diff "$G" "$tmp/$p.apr" && [ ! -s "$tmp/out" ]; ok "convert_${p}_differs_in_nothing"
     run 0 explain "$tmp/$p.apr" aprfs.profile && out "\"$p\""; ok "convert_${p}_says_its_profile"
 done
+# apr-v2.md 5: 8 is Q8_0 by GGML's numbers, and APR's own Q4 to every reader but the F32 loader and ours
+"$T" tensors --json "$tmp/native.apr" >"$tmp/a" && run 0 verify --readers --json "$tmp/native.apr" && python3 - "$tmp/a" "$tmp/out" <<'P'
+import json, sys
+q8 = {t["name"] for t in json.load(open(sys.argv[1]))["tensors"] if t["type"] == "Q8_0"}
+got = {r["reader"]: set(r["wrong"]) for r in json.load(open(sys.argv[2]))["files"][0]["readers"]}
+assert q8, "the seed has no Q8_0"
+for reader in ("aprender-feb", "aprender-mid", "AprV2Model", "quantized"):
+    assert got[reader] == q8, (reader, got[reader])
+assert not got["f32-loader"] and not got["aprd"]
+P
+ok verify_readers_native_q8_0_is_misread
 run 0 convert --values compat "$G" "$tmp/compat.apr" && run 0 explain "$tmp/compat.apr" aprfs.values && out compat; ok convert_values_compat
 run 1 convert "$G" "$tmp/native.apr" && err 'exists; --force'; ok convert_refuses_to_overwrite
 run 0 convert --force --json "$G" "$tmp/native.apr" && json 'd["profile"]=="engine"' && run 0 diff "$tmp/native.apr" "$tmp/engine.apr"; ok convert_force
