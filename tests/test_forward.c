@@ -115,9 +115,8 @@ static void forward_family(const char *family, double gate)
     free(want);
 }
 
-/* Gates: the issue's are 1e-6 and, for GELU, 1e-4; these are some hundred times what was measured
- * against llama.cpp 0c1e570 (1e-14 to 1e-13; gemma3, whose GELU there comes from a 16-bit table,
- * 1e-9). */
+/* Gates. Measured against llama.cpp 0c1e570: 3e-13 to 6e-13, and for gemma3, whose GELU there comes
+ * from a 16-bit table, 6e-8. (Asked for: 1e-6, with GELU 1e-4.) */
 static void forward_agrees_with_llama_cpp_on_llama(void **state)
 {
     (void)state;
@@ -139,7 +138,7 @@ static void forward_agrees_with_llama_cpp_on_qwen3(void **state)
 static void forward_agrees_with_llama_cpp_on_gemma3(void **state)
 {
     (void)state;
-    forward_family("gemma3", 1e-6);
+    forward_family("gemma3", 2e-7);
 }
 
 /* --- what changes no bit ------------------------------------------------------------------- */
