@@ -114,20 +114,20 @@ void quant_q5_k_f32(float *dst, const void *src, size_t n_block)
     }
 }
 
-void quant_q6_k_f32(float *dst, const void *src, size_t n_block)
+void quant_q6_k_f32(float *restrict dst, const void *restrict src, size_t n_block)
 {
-    const uint8_t *b = src;
+    const uint8_t *restrict b = src;
     for (; n_block--; b += 210, dst += 256) {
         float d = load_f16(b + 208);
-        for (int j = 0; j < 8; j++) {
-            int half = j / 4, quarter = j % 4;
-            const uint8_t *ql = b + 64 * half + 32 * (quarter % 2);
-            const uint8_t *qh = b + 128 + 32 * half;
+        for (int j = 0; j < 16; j++) { /* runs of 16 share a scale */
+            int half = j / 8, quarter = j % 8 / 2;
+            const uint8_t *restrict ql = b + 64 * half + 32 * (quarter % 2) + 16 * (j % 2);
+            const uint8_t *restrict qh = b + 128 + 32 * half + 16 * (j % 2);
             int shift = 4 * (quarter / 2);
-            for (int l = 0; l < 32; l++) {
+            float dl = d * (float)(int8_t)b[192 + j];
+            for (int l = 0; l < 16; l++) {
                 int q = ((ql[l] >> shift & 15) | (qh[l] >> 2 * quarter & 3) << 4) - 32;
-                int sc = (int8_t)b[192 + 2 * j + l / 16];
-                dst[32 * j + l] = d * (float)sc * (float)q;
+                dst[16 * j + l] = dl * (float)q;
             }
         }
     }

@@ -56,27 +56,27 @@ void quant_bf16_f32(float *dst, const void *src, size_t n_block)
         dst[i] = bf16_to_f32(load_u16(p + 2 * i));
 }
 
-void quant_q4_0_f32(float *dst, const void *src, size_t n_block)
+void quant_q4_0_f32(float *restrict dst, const void *restrict src, size_t n_block)
 {
-    const uint8_t *b = src;
+    const uint8_t *restrict b = src;
     for (; n_block--; b += 18, dst += 32) {
         float d = load_f16(b);
-        for (int i = 0; i < 16; i++) {
+        for (int i = 0; i < 16; i++)
             dst[i] = (float)((b[2 + i] & 15) - 8) * d;
+        for (int i = 0; i < 16; i++)
             dst[i + 16] = (float)((b[2 + i] >> 4) - 8) * d;
-        }
     }
 }
 
-void quant_q4_1_f32(float *dst, const void *src, size_t n_block)
+void quant_q4_1_f32(float *restrict dst, const void *restrict src, size_t n_block)
 {
-    const uint8_t *b = src;
+    const uint8_t *restrict b = src;
     for (; n_block--; b += 20, dst += 32) {
         float d = load_f16(b), m = load_f16(b + 2);
-        for (int i = 0; i < 16; i++) {
+        for (int i = 0; i < 16; i++)
             dst[i] = (float)(b[4 + i] & 15) * d + m;
+        for (int i = 0; i < 16; i++)
             dst[i + 16] = (float)(b[4 + i] >> 4) * d + m;
-        }
     }
 }
 
@@ -86,29 +86,29 @@ static int q5_high(uint32_t qh, int i)
     return (int)(qh >> i & 1) << 4;
 }
 
-void quant_q5_0_f32(float *dst, const void *src, size_t n_block)
+void quant_q5_0_f32(float *restrict dst, const void *restrict src, size_t n_block)
 {
-    const uint8_t *b = src;
+    const uint8_t *restrict b = src;
     for (; n_block--; b += 22, dst += 32) {
         float d = load_f16(b);
         uint32_t qh = load_u32(b + 2);
-        for (int i = 0; i < 16; i++) {
+        for (int i = 0; i < 16; i++)
             dst[i] = (float)(((b[6 + i] & 15) | q5_high(qh, i)) - 16) * d;
+        for (int i = 0; i < 16; i++)
             dst[i + 16] = (float)((b[6 + i] >> 4 | q5_high(qh, i + 16)) - 16) * d;
-        }
     }
 }
 
-void quant_q5_1_f32(float *dst, const void *src, size_t n_block)
+void quant_q5_1_f32(float *restrict dst, const void *restrict src, size_t n_block)
 {
-    const uint8_t *b = src;
+    const uint8_t *restrict b = src;
     for (; n_block--; b += 24, dst += 32) {
         float d = load_f16(b), m = load_f16(b + 2);
         uint32_t qh = load_u32(b + 4);
-        for (int i = 0; i < 16; i++) {
+        for (int i = 0; i < 16; i++)
             dst[i] = (float)((b[8 + i] & 15) | q5_high(qh, i)) * d + m;
+        for (int i = 0; i < 16; i++)
             dst[i + 16] = (float)(b[8 + i] >> 4 | q5_high(qh, i + 16)) * d + m;
-        }
     }
 }
 
