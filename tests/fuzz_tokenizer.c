@@ -1,7 +1,6 @@
 /* Tokenizers from any metadata, over any text. The input is JSON, a NUL, and a text: what loads
- * must encode without a fault, every id must have a piece, and where the text is plain ASCII and
- * nothing was refused it must come back whole. Without a NUL the whole input is text for three
- * built-in tokenizers. */
+ * must encode without a fault and every id must have a piece. Without a NUL the whole input is text
+ * for three built-in tokenizers, and if it is UTF-8 it must come back whole. */
 #include "infer/text/tokenizer.h"
 
 #include <stdint.h>
@@ -29,8 +28,8 @@ static void encode(const struct tokenizer *t, const char *text, size_t len, bool
             NEED(tokenizer_piece(t, ids[i], true, i == 0 && flags == 0, &k));
             total += k;
         }
-        if (whole && flags == 0)
-            NEED(total >= len);
+        if (whole && flags == 0 && json_utf8_valid(text, len))
+            NEED(total == len);
         free(ids);
     }
 }

@@ -4,7 +4,8 @@
  *                                    stdout: u32 n, n ids (n = 0xFFFFFFFF: refused, on stderr why)
  *   tool_tokens --pieces MODEL       per id: u8 is_end, then for special off and on, and for the
  *                                    first position: u32 length, bytes
- *   tool_tokens --bench MODEL FILE   seconds to make the tokenizer, MB/s on FILE
+ *   tool_tokens --bench MODEL FILE   time to make the tokenizer, MB/s on FILE (CPU time)
+ *   tool_tokens --split PRE FILE     MB/s of cutting alone
  *
  * MODEL: a .gguf (its own keys) or a .apr. Integers little-endian. */
 #include "format/gguf.h"
@@ -21,7 +22,7 @@
 static double now(void)
 {
     struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t); /* neighbours do not count */
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
@@ -87,30 +88,54 @@ static void print_pieces(const struct tokenizer *t)
     }
 }
 
-static void bench(const struct tokenizer *t, const char *path)
+static char *read_text(const char *path, size_t *len)
 {
-    FILE *f = fopen(path, "rb");
-    if (!f)
-        exit(1);
-    size_t cap = (size_t)64 << 20, len;
+    size_t cap = (size_t)64 << 20;
     char *text = malloc(cap);
-    len = text ? fread(text, 1, cap, f) : 0;
+    FILE *f = fopen(path, "rb");
+    if (!f || !text)
+        exit(1);
+    *len = fread(text, 1, cap, f);
     fclose(f);
+    return text;
+}
+
+static void bench(const struct tokenizer *t, const struct split *s, const char *path)
+{
+    size_t len, n = 0;
+    char *text = read_text(path, &len);
+    struct split_run r = {0};
     double best = 1e9;
-    size_t n = 0;
     for (int i = 0; i < 5; i++) {
-        int32_t *ids;
+        int32_t *ids = NULL;
         struct err e = {0};
         double start = now();
-        if (tokenizer_encode(t, text, len, 0, &ids, &n, &e) < 0)
+        int rc =
+            t ? tokenizer_encode(t, text, len, 0, &ids, &n, &e) : split_text(s, &r, text, len, &e);
+        double seconds = now() - start;
+        if (rc < 0)
             printf("refused: %s\n", e.msg);
-        else
-            free(ids);
-        double s = now() - start;
-        best = s < best ? s : best;
+        free(ids);
+        best = seconds < best ? seconds : best;
     }
-    printf("%zu bytes, %zu tokens, best of 5: %.1f MB/s\n", len, n, (double)len / best / 1e6);
+    printf("%zu bytes, %zu %s, best of 5: %.1f MB/s\n", len, t ? n : r.n_piece,
+           t ? "tokens" : "pieces", (double)len / best / 1e6);
+    split_run_release(&r);
     free(text);
+}
+
+static int bench_split(const char *pre, const char *path)
+{
+    struct split *s = NULL;
+    struct err e = {0};
+    const struct pretok *rule = pretok_find(pre);
+    if (!rule || split_new(&s, rule, &e) < 0) {
+        fprintf(stderr, "tool_tokens: %s %s\n", pre, e.msg);
+        return 1;
+    }
+    bench(NULL, s, path);
+    split_free(s);
+    return 0;
 }
 
 int main(int argc, char **argv)
@@ -120,6 +145,8 @@ int main(int argc, char **argv)
     struct tokenizer *t = NULL;
     struct err e = {0};
     int at = pieces || speed ? 2 : 1;
+    if (argc == 4 && strcmp(argv[1], "--split") == 0)
+        return bench_split(argv[2], argv[3]);
     if (argc <= at)
         return 2;
     if (open_model(argv[at], !pieces && !speed && argc > 2 ? argv[2] : NULL, &t, &e) < 0) {
@@ -129,7 +156,7 @@ int main(int argc, char **argv)
     if (pieces)
         print_pieces(t);
     else if (speed)
-        bench(t, argv[3]);
+        bench(t, NULL, argv[3]);
     else
         encode_frames(t);
     tokenizer_free(t);
