@@ -38,15 +38,19 @@ static void expect(const struct tokenizer *t, const char *text, unsigned flags, 
 
 static char *decode(const struct tokenizer *t, const int32_t *ids, size_t n, size_t *len)
 {
-    char *out = malloc(1);
-    *len = 0;
-    for (size_t i = 0; i < n; i++) {
-        size_t k;
-        const char *p = tokenizer_piece(t, ids[i], true, i == 0, &k);
-        assert_non_null(p);
-        out = realloc(out, *len + k + 1);
-        memcpy(out + *len, p, k);
-        *len += k;
+    char *out = NULL;
+    for (int pass = 0; pass < 2; pass++) { /* measure, then copy */
+        *len = 0;
+        for (size_t i = 0; i < n; i++) {
+            size_t k;
+            const char *p = tokenizer_piece(t, ids[i], true, i == 0, &k);
+            assert_non_null(p);
+            if (pass)
+                memcpy(out + *len, p, k);
+            *len += k;
+        }
+        if (!pass)
+            out = malloc(*len + 1);
     }
     return out;
 }
