@@ -162,6 +162,11 @@ run 0 verify --deep tests/data/tiny.apr && out 'CRC-32 67c3a8c6$'; ok verify_tin
 run 0 verify tests/data/aprender-writer.apr tests/data/q4k-converter-output.apr && quiet; ok verify_original_writers
 run 1 diff tests/data/q4k-converter-input.gguf tests/data/q4k-converter-output.apr && ! out '^(bytes|type|shape|size|tensor)' && out "^metadata${tab}model_type${tab}\"llama\"${tab}\"transformer_lm_q4k\""; ok diff_with_the_original_converter_is_metadata_only
 
+for f in q4k-converter-input.gguf q4k-converter-output.apr; do # shapes as the original converter has them
+    "$T" tensors "tests/data/$f" | cut -f1-3 | sort >"$tmp/$f.txt"
+done
+cmp -s "$tmp/q4k-converter-input.gguf.txt" "$tmp/q4k-converter-output.apr.txt" && grep -q "attn_k.weight${tab}Q4_K${tab}128x256" "$tmp/q4k-converter-input.gguf.txt"; ok tensors_shapes_are_row_major
+
 # --- cat-tensor
 "$T" cat-tensor "$tmp/engine.apr" blk.0.attn_norm.weight >"$tmp/raw" 2>"$tmp/err"
 dd if="$tmp/engine.apr" bs=1 skip="$off" count="$(stat -c %s "$tmp/raw")" status=none | cmp -s - "$tmp/raw" && [ -s "$tmp/raw" ]; ok cat_tensor_raw
