@@ -33,10 +33,12 @@ bool json_utf8_valid(const char *p, size_t len);
 
 /* A growing text. Commas and colons come by themselves. The first failure (-ENOMEM; -EINVAL for a
  * value where a key must stand, the wrong bracket, a second top-level value, depth over
- * JSON_MAX_DEPTH) sticks in rc; later calls do nothing. p[0..len) is the text, not terminated. */
+ * JSON_MAX_DEPTH; -ERANGE past max) sticks in rc; later calls do nothing. p[0..len) is the text, not
+ * terminated. */
 struct json_out {
     char *p;
     size_t len, cap;
+    size_t max; /* the text's longest length; 0: any */
     int rc;
     int depth;
     bool comma;      /* the next item needs one before it */

@@ -27,6 +27,10 @@ static bool out_room(struct json_out *o, size_t n)
 {
     if (o->rc < 0)
         return false;
+    if (o->max && n > o->max - o->len) {
+        o->rc = -ERANGE;
+        return false;
+    }
     if (n <= o->cap - o->len)
         return true;
     size_t cap = o->cap ? o->cap : 256;

@@ -73,9 +73,10 @@ static void put_aliases(struct json_out *o, const struct vapr *v)
 static int put_meta(struct json_out *o, const struct vapr *v, const struct arch_config *c,
                     struct err *e)
 {
+    o->max = HEAD_MAX; /* a number of one byte may take four in text */
     json_open(o, '{');
     int rc = apr_meta_write(o, v->g, c, e);
-    if (rc < 0)
+    if (rc < 0 && o->rc == 0)
         return rc;
     json_key(o, "aprfs.builder");
     json_put_u64(o, VAPR_BUILDER);
@@ -86,6 +87,8 @@ static int put_meta(struct json_out *o, const struct vapr *v, const struct arch_
     put_aliases(o, v);
     put_raw(o, v);
     json_close(o, '}');
+    if (o->rc == -ERANGE)
+        return err_set(e, o->rc, "metadata of more than %" PRIu64 " bytes", HEAD_MAX);
     if (o->rc < 0)
         return err_set(e, o->rc, "metadata: %s",
                        o->rc == -ENOMEM ? "no memory" : "a value without its key");

@@ -283,6 +283,22 @@ static void json_out_refuses_misuse(void **state)
     }
 }
 
+static void json_out_stops_at_max(void **state)
+{
+    (void)state;
+    for (size_t max = 9; max <= 10; max++) { /* ["abcdef"] takes 10 */
+        struct json_out o;
+        json_out_init(&o);
+        o.max = max;
+        json_open(&o, '[');
+        json_put_cstr(&o, "abcdef");
+        json_close(&o, ']');
+        assert_int_equal(o.rc, max == 10 ? 0 : -ERANGE);
+        assert_true(o.len <= max);
+        json_out_release(&o);
+    }
+}
+
 static void json_put_str_escapes(void **state)
 {
     (void)state;
@@ -426,6 +442,7 @@ int main(void)
         cmocka_unit_test(json_int_refuses_what_is_not_one),
         cmocka_unit_test(json_out_places_commas),
         cmocka_unit_test(json_out_refuses_misuse),
+        cmocka_unit_test(json_out_stops_at_max),
         cmocka_unit_test(json_put_str_escapes),
         cmocka_unit_test(json_put_f32_is_shortest),
         cmocka_unit_test(json_put_f32_reads_back),
