@@ -50,6 +50,21 @@ ssize_t compat_pread_once(int fd, uint64_t dev, void *dst, size_t len, uint64_t 
     return pread(fd, dst, len, (off_t)off);
 }
 
+const char *compat_remote_fs(unsigned f_type)
+{
+    static const struct {
+        unsigned magic;
+        const char *name;
+    } remote[] = {
+        {0x6969, "NFS"},    {0xfe534d42, "SMB"},  {0xff534d42, "CIFS"}, {0x65735546, "FUSE"},
+        {0x01021997, "9p"}, {0x00c36400, "Ceph"}, {0x5346414f, "AFS"},  {0x0bd00bd0, "Lustre"},
+    };
+    for (size_t i = 0; i < sizeof remote / sizeof *remote; i++)
+        if (remote[i].magic == f_type)
+            return remote[i].name;
+    return NULL;
+}
+
 static pthread_mutex_t described_mu = PTHREAD_MUTEX_INITIALIZER;
 static char described[256] = "not connected yet";
 

@@ -17,6 +17,11 @@ struct fuse_session;
  * is remembered. As pread(2). */
 ssize_t compat_pread_once(int fd, uint64_t dev, void *dst, size_t len, uint64_t off);
 
+/* The name of a file system whose files others may change without this kernel knowing, by the
+ * f_type of statfs(2); NULL: a local one. There inotify sees nothing, and a lease is refused with
+ * EAGAIN for other reasons than a writer. */
+const char *compat_remote_fs(unsigned f_type);
+
 /* Inside INIT: what we want of the kernel. Kept as text for status.txt. */
 void compat_negotiate(struct fuse_conn_info *conn);
 void compat_describe(char *dst, size_t size); /* "libfuse 3.14.0, kernel FUSE 7.45, granted: ..." */

@@ -65,6 +65,26 @@ static int problems(const struct tree *t, const char *dir, char **out, size_t *l
     return rc;
 }
 
+/* The scan's index, with the entries that the mount left out marked as what they are. */
+static int index_json(const struct tree *t, char **out, size_t *len, struct err *e)
+{
+    struct store s = *t->scan->store; /* shares all but the entries' array */
+    size_t size = s.n_entry * sizeof *s.entry;
+    struct store_entry *en = malloc(size ? size : 1);
+    if (!en)
+        return err_set(e, -ENOMEM, "no memory for an index");
+    if (size)
+        memcpy(en, s.entry, size);
+    s.entry = en;
+    for (size_t i = 0; i < t->n_problem; i++) {
+        en[t->problem[i].entry].rc = t->problem[i].rc;
+        en[t->problem[i].entry].why = t->problem[i].why;
+    }
+    int rc = store_text_index(&s, t->generation, out, len, e);
+    free(en);
+    return rc;
+}
+
 /* A figure of /proc/self/status in KiB, 0 if it is not there. */
 static uint64_t proc_status_kib(const char *name)
 {
@@ -134,7 +154,7 @@ int ctl_text(struct fs *fs, enum node_ctl which, char **out, size_t *len, struct
         return status(fs, out, len, e);
     case CTL_INDEX:
         t = nodes_tree(fs->nodes);
-        rc = store_text_index(t->scan->store, t->generation, out, len, e);
+        rc = index_json(t, out, len, e);
         tree_put(fs->nodes, t);
         return rc;
     case CTL_PROBLEMS:

@@ -15,6 +15,7 @@
 #include <malloc.h>
 #include <poll.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -31,6 +32,7 @@
 #define TEXT_FILES  ((size_t)1 << 30)
 #define UNIT_MEM    ((size_t)16 << 20) /* converted units */
 #define HARD_END_MS 300
+#define SCAN_END_MS 3000
 
 struct daemon {
     struct fs fs;
@@ -38,8 +40,9 @@ struct daemon {
     dev_t dev;     /* of the mount, once it is there */
     int report_fd; /* to the waiting parent; -1: none, or told */
     int signal_fd, end_fd;
-    pthread_t keeper, herald;
+    pthread_t keeper, herald; /* the herald is detached: told is its end */
     bool keeper_runs, herald_runs;
+    sem_t told;
 };
 
 /* What the child tells the parent. */
@@ -88,7 +91,6 @@ static void *herald_main(void *ctx)
     struct daemon *d = ctx;
     struct fs *fs = &d->fs;
     struct err e = {0};
-    char type[64];
     DIR *dir = opendir(d->dir); /* waits for INIT */
     errno = dir ? 0 : errno;
     struct dirent *de = dir ? readdir(dir) : NULL;
@@ -99,10 +101,11 @@ static void *herald_main(void *ctx)
             closedir(dir);
         if (mount_detach(d->dir, d->dev, &e) < 0)
             log_line(LOG_ERROR, "%s", e.msg);
+        sem_post(&d->told);
         return NULL;
     }
     closedir(dir);
-    if (!mount_at(d->dir, &d->dev, type) || !compat_set_readahead(d->dev, 1024))
+    if (!compat_set_readahead(d->dev, 1024))
         log_line(LOG_NOTE, "readahead stays at the kernel's default: no permission to raise it");
     struct tree *t = nodes_tree(fs->nodes);
     char text[512];
@@ -126,6 +129,7 @@ static void *herald_main(void *ctx)
             close(null);
     }
     report(d, 0, "");
+    sem_post(&d->told);
     return NULL;
 }
 
@@ -279,8 +283,8 @@ static void stop_threads(struct daemon *d)
     uint64_t one = 1;
     if (write(d->end_fd, &one, sizeof one) < 0)
         abort(); /* an eventfd of ours takes a one */
-    if (d->herald_runs)
-        pthread_join(d->herald, NULL);
+    while (d->herald_runs && sem_wait(&d->told) < 0)
+        ;
     if (d->keeper_runs)
         pthread_join(d->keeper, NULL);
 }
@@ -291,6 +295,7 @@ static int serve(struct daemon *d, struct err *e)
     struct fs *fs = &d->fs;
     char type[64];
     bool mounted = false;
+    sem_init(&d->told, 0, 0);
     int rc = block_signals(d, e);
     if (rc == 0)
         rc = fs_setup(d, e);
@@ -307,6 +312,8 @@ static int serve(struct daemon *d, struct err *e)
         rc = start_thread(&d->keeper, &d->keeper_runs, keeper_main, d, e);
     if (rc == 0)
         rc = start_thread(&d->herald, &d->herald_runs, herald_main, d, e);
+    if (d->herald_runs)
+        pthread_detach(d->herald);
     if (rc == 0) {
         rc = compat_loop(fs->se, fs->opt.single);
         if (rc < 0)
@@ -317,6 +324,9 @@ static int serve(struct daemon *d, struct err *e)
     if (mounted)
         fuse_session_unmount(fs->se);
     stop_threads(d);
+    if (fs->watch && !watch_stop(fs->watch, SCAN_END_MS))
+        _exit(rc <
+              0); /* a long scan, or one that a dead server holds: nothing depends on its end */
     watch_free(fs->watch);
     if (fs->se)
         fuse_session_destroy(fs->se);

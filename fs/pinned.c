@@ -2,6 +2,8 @@
  * until pinned_free, which waits for a break in progress. */
 #include "fs/pinned.h"
 
+#include "fs/compat.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -11,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -173,8 +176,16 @@ uint64_t pinned_dev(const struct pinned *p, int part)
     return p->pin[part].id.dev;
 }
 
+static bool is_local(int fd)
+{
+    struct statfs s;
+    return fstatfs(fd, &s) == 0 && !compat_remote_fs((unsigned)s.f_type);
+}
+
 bool pinned_has_writer(int fd)
 {
+    if (!is_local(fd))
+        return false;
     if (fcntl(fd, F_SETLEASE, F_RDLCK) == 0) {
         fcntl(fd, F_SETLEASE, F_UNLCK);
         return false;
@@ -186,6 +197,8 @@ bool pinned_has_writer(int fd)
 static int lease_take(int fd)
 {
     struct f_owner_ex owner = {.type = F_OWNER_PID, .pid = getpid()};
+    if (!is_local(fd))
+        return 0;
     /* The owner goes first: the kernel would else take the calling thread, which may end. */
     if (fcntl(fd, F_SETOWN_EX, &owner) < 0 || fcntl(fd, F_SETSIG, pinned_lease_signal()) < 0)
         return 0;

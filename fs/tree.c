@@ -187,6 +187,7 @@ static void tree_free_locked(struct nodes *ns, struct tree *t)
     }
     free(t->dir);
     for (size_t i = 0; i < t->n_problem; i++) {
+        free(t->problem[i].why);
         free(t->problem[i].dir);
         free(t->problem[i].line);
     }
@@ -492,17 +493,20 @@ static void add_problem(struct builder *b, const struct store_entry *en, int rc,
     struct tree_problem *more = realloc(t->problem, (t->n_problem + 1) * sizeof *more);
     if (more)
         t->problem = more;
-    struct tree_problem p = {0};
+    struct tree_problem p = {
+        .entry = (size_t)(en - b->scan->store->entry), .rc = rc, .why = strdup(why)};
     const char *root = b->scan->store->root, *below = en->part[0].path;
     size_t n = strlen(root);
     if (strncmp(below, root, n) == 0 && below[n] == '/')
         below += n + 1;
     char *path = name_escape(below);
-    bool ok = more && path && asprintf(&p.line, "%s\t%s\t%s\n", err_name(rc), path, why) >= 0 &&
+    bool ok = more && path && p.why &&
+              asprintf(&p.line, "%s\t%s\t%s\n", err_name(rc), path, why) >= 0 &&
               asprintf(&p.dir, "%s/%s", en->publisher, en->model) >= 0;
     free(path);
     if (!ok) {
         free(p.line);
+        free(p.why);
         b->rc = err_set(b->e, -ENOMEM, "no memory for a problem's line");
         return;
     }

@@ -78,7 +78,10 @@ struct tree_dir {
 };
 
 struct tree_problem {
-    char *dir, *line; /* line with its newline */
+    size_t entry; /* of the scan: not shown, though the scan found it good */
+    int rc;
+    char *why;
+    char *dir, *line; /* "publisher/model"; the line of problems.txt, with its newline */
 };
 
 struct tree {
@@ -107,7 +110,7 @@ void nodes_free(struct nodes *ns); /* every node, whoever still counts on it */
 
 /* Builds the next tree over scan. Models that somebody is writing are left out, with a problem. */
 int tree_new(struct tree **out, struct nodes *ns, struct vfile_env *env, struct scan *scan,
-               const struct tree_options *opt, struct err *e);
+             const struct tree_options *opt, struct err *e);
 
 /* t becomes the current tree (takes it); the former one's reference goes to the caller, NULL at
  * first. generation is set here: one more than before if the two differ. */

@@ -3,6 +3,7 @@
 #include "fs/watch.h"
 
 #include "format/store.h"
+#include "fs/compat.h"
 #include "fs/fs.h"
 #include "fs/log.h"
 
@@ -447,25 +448,6 @@ void watch_get_stats(struct watch *w, struct watch_stats *out)
 
 /* --- life --------------------------------------------------------------------------------- */
 
-/* Why inotify would miss changes on that file system; NULL: it would not. */
-static const char *blind_fs(const char *path)
-{
-    static const struct {
-        unsigned magic;
-        const char *name;
-    } blind[] = {
-        {0x6969, "NFS"},      {0xfe534d42, "SMB"}, {0xff534d42, "CIFS"},
-        {0x65735546, "FUSE"}, {0x01021997, "9p"},  {0x00c36400, "Ceph"},
-    };
-    struct statfs s;
-    if (statfs(path, &s) < 0)
-        return NULL;
-    for (size_t i = 0; i < sizeof blind / sizeof blind[0]; i++)
-        if ((unsigned)s.f_type == blind[i].magic)
-            return blind[i].name;
-    return NULL;
-}
-
 int watch_new(struct watch **out, struct fs *fs, struct err *e)
 {
     struct watch *w = calloc(1, sizeof *w);
@@ -484,7 +466,8 @@ int watch_new(struct watch **out, struct fs *fs, struct err *e)
     int rc = 0;
     if (w->wake_fd < 0)
         rc = err_set(e, -errno, "eventfd: %s", strerror(errno));
-    const char *blind = blind_fs(fs->root);
+    struct statfs sf;
+    const char *blind = statfs(fs->root, &sf) == 0 ? compat_remote_fs((unsigned)sf.f_type) : NULL;
     if (rc == 0 && (w->ino_fd < 0 || blind))
         no_inotify(w, blind ? blind : "inotify_init1 failed: fs.inotify.max_user_instances");
     if (rc == 0)
@@ -516,18 +499,28 @@ void watch_disarm(struct watch *w)
     pthread_mutex_unlock(&w->mu);
 }
 
-void watch_free(struct watch *w)
+bool watch_stop(struct watch *w, unsigned ms)
 {
-    if (!w)
-        return;
     pthread_mutex_lock(&w->mu);
     w->stop = w->disarmed = true;
     pthread_cond_broadcast(&w->scanned);
     pthread_mutex_unlock(&w->mu);
-    if (w->started) {
-        wake(w);
-        pthread_join(w->thread, NULL);
-    }
+    if (!w->started)
+        return true;
+    wake(w);
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += ms / 1000 + 1;
+    if (pthread_timedjoin_np(w->thread, NULL, &until) != 0)
+        return false;
+    w->started = false;
+    return true;
+}
+
+void watch_free(struct watch *w)
+{
+    if (!w)
+        return;
     if (w->ino_fd >= 0)
         close(w->ino_fd);
     if (w->wake_fd >= 0)

@@ -24,7 +24,9 @@ int watch_new(struct watch **out, struct fs *fs, struct err *e);
 int watch_start(struct watch *w, struct err *e);
 /* No notification after this returns (a mount that drains must not be told anything). */
 void watch_disarm(struct watch *w);
-void watch_free(struct watch *w); /* stops and joins the thread */
+/* Asks the thread to end and waits ms; false: it is still scanning. */
+bool watch_stop(struct watch *w, unsigned ms);
+void watch_free(struct watch *w); /* once the thread is stopped, or never was started */
 
 void watch_kick(struct watch *w);                /* scan now */
 void watch_touch(struct watch *w);               /* a name was asked for: scan if the TTL is over */

@@ -541,6 +541,11 @@ t_growing() {
     if [ "$(id -u)" = 0 ]; then # all bytes are there, but the writer is too
         watch_kick_and_look && fail "shown while a writer has it open"
         said || fail "no reason given while a writer has it open"
+        python3 - "$M/.aprfs/index.json" <<'PY'
+import json, sys
+e = json.load(open(sys.argv[1]))["entries"]
+assert [x["status"] for x in e] == ["EAGAIN"] and e[0]["path"] is None and "being written" in e[0]["why"], e
+PY
     fi
     exec 6>&-
     until_true 5 test -e "$apr" || fail "complete, closed, and not shown"
@@ -776,6 +781,7 @@ IN_NAMESPACE
 
 t_stat_stable() {
     small_store "$T/store"
+    brief && find "$T/store/types" -type f ! -name '*Q8_0*' ! -name '*BF16*' -delete
     list() { find "$M" -printf '%P %i %s %b %T@ %m %n %y\n' | sort; }
     start m "$T/store"
     list >"$T/first"
