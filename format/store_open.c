@@ -97,7 +97,7 @@ int store_open_file(int root_fd, enum store_resolve resolve, const char *rel, in
     if (rc < 0)
         rc = err_set(e, rc, "fstat: %s", strerror(-rc));
     else if (S_ISDIR(st.st_mode))
-        rc = err_set(e, -ELOOP,
+        rc = err_set(e, -EISDIR,
                      "a link to a directory: not followed; name the directory as a source");
     else if (!S_ISREG(st.st_mode))
         rc = err_set(e, -EINVAL, "not a regular file");

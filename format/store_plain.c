@@ -160,10 +160,13 @@ static int visit_file(struct plain_dir *d, const char *name)
     }
     if (fd == -ENOMEM)
         return fd;
-    /* Unreadable is told of any file, for any may be a model; the rest only of what is named so. */
+    if (fd == -EISDIR)
+        return problem_at(d, name, -ELOOP, why.msg);
+    /* Unreadable or out of reach is told of any file, for any may be a model; the rest only of what
+     * is named so. */
     if (named_gguf(name))
         return file_add(d, name, &id, fd, why.msg);
-    return fd == -EACCES || fd == -EPERM ? problem_at(d, name, fd, why.msg) : 0;
+    return fd == -EACCES || fd == -EPERM || fd == -EXDEV ? problem_at(d, name, fd, why.msg) : 0;
 }
 
 static int visit_dir(struct plain_dir *d, const char *name)

@@ -209,6 +209,7 @@ static void store_resolve_beneath_refuses_links_that_leave(void **state)
     tree_link(root, "b/inside.gguf", "../a/in.gguf");
     tree_link(root, "b/outside.gguf", target);
     tree_link(root, "b/dir", "../a");
+    tree_link(root, "b/other", other);
     struct store *probe = scan_with(root, &opt);
     bool have = probe->n_entry > 0 && probe->entry[0].rc != -ENOSYS;
     store_free(probe);
@@ -218,6 +219,9 @@ static void store_resolve_beneath_refuses_links_that_leave(void **state)
                 "model 0 local/a/in <- a/in.gguf\n"
                 "model 0 local/b/inside <- b/inside.gguf\n"
                 "unsupported EXDEV - <- b/outside.gguf\n",
+                "ELOOP b/dir: a link to a directory: not followed; name the directory as a "
+                "source\n"
+                "EXDEV b/other: a link that leaves the store (resolve=beneath)\n"
                 "EXDEV b/outside.gguf: a link that leaves the store (resolve=beneath)\n");
     /* The same when it is opened later. */
     struct store *s = scan_with(root, &opt);
