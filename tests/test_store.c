@@ -937,6 +937,36 @@ static void store_rescan_parses_only_what_changed(void **state)
     free(root);
 }
 
+/* The lowest free descriptor: the same before and after, or something was left open. */
+static int next_fd(void)
+{
+    int fd = dup(0);
+    close(fd);
+    return fd;
+}
+
+static void store_scan_leaves_no_descriptor_open(void **state)
+{
+    (void)state;
+    char *root = temp_dir();
+    tree_model(root, "a/b/good.gguf", 1);
+    tree_shards(root, "a/s", 3);
+    tree_text(root, "a/bad.gguf", "GGUF and nothing else");
+    tree_text(root, "junk", "x");
+    tree_link(root, "loop", ".");
+    tree_model(root, "1/2/3/4/5/6/7/8/9/10/11/12/13/14/15/16/17/out.gguf", 1);
+    int before = next_fd();
+    struct store *s = scan(root);
+    struct store_plan *p = NULL;
+    assert_int_equal(next_fd(), before); /* and none while the store is held */
+    for (size_t i = 0; i < s->n_entry; i++)
+        if (store_plan_open(&p, s, &s->entry[i], NULL) == 0)
+            store_plan_close(p);
+    assert_int_equal(next_fd(), before);
+    store_free(s);
+    free(root);
+}
+
 static void store_plan_refuses_another_file(void **state)
 {
     (void)state;
@@ -1024,6 +1054,7 @@ int main(void)
         cmocka_unit_test(store_warns_of_holes),
         cmocka_unit_test(store_scan_is_pure),
         cmocka_unit_test(store_rescan_parses_only_what_changed),
+        cmocka_unit_test(store_scan_leaves_no_descriptor_open),
         cmocka_unit_test(store_plan_refuses_another_file),
         cmocka_unit_test(store_plan_keeps_its_descriptors),
     };
