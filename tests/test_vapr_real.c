@@ -89,14 +89,14 @@ static void compare_model(const char *path, enum vapr_profile profile)
     gguf_close(g);
 }
 
-static void compare_all(const char *file, bool longer)
+static void compare_all(const char *test, const char *file, bool longer)
 {
     char *path = real_model(file);
     if (!path)
-        skip_because("%s is not there", file);
+        skip_because_in(test, "%s is not there", file);
     if (longer && !getenv("LONG")) {
         free(path);
-        skip_because("%s runs with LONG=1", file);
+        skip_because_in(test, "%s runs with LONG=1", file);
     }
     for (int p = VAPR_ENGINE; p <= VAPR_STRICT; p++)
         compare_model(path, (enum vapr_profile)p);
@@ -106,19 +106,19 @@ static void compare_all(const char *file, bool longer)
 static void vapr_real_smollm2(void **state)
 {
     (void)state;
-    compare_all(REAL_SMOLLM2, false);
+    compare_all(__func__, REAL_SMOLLM2, false);
 }
 
 static void vapr_real_qwen25(void **state)
 {
     (void)state;
-    compare_all(REAL_QWEN25, true);
+    compare_all(__func__, REAL_QWEN25, true);
 }
 
 static void vapr_real_gemma3(void **state)
 {
     (void)state;
-    compare_all(REAL_GEMMA3, true);
+    compare_all(__func__, REAL_GEMMA3, true);
 }
 
 int main(void)
