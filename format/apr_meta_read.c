@@ -227,6 +227,20 @@ static int read_rope_type(struct reader *r)
     return 0;
 }
 
+/* A canonical key beside a field of aprfs.config: only counts that differ by layer stand in both, and
+ * then the key is the largest of them. */
+static int check_twice(struct reader *r, enum arch_fid f)
+{
+    const cJSON *v = arch_fields[f].key ? member(r->meta, arch_fields[f].key) : NULL;
+    uint64_t u;
+    if (!v || arch_fields[f].kind == ARCH_KIND_ROPE)
+        return 0;
+    if (arch_fields[f].kind == ARCH_KIND_U32S && json_uint(v, &u) && u == apr_meta_largest(r->c, f))
+        return 0;
+    return err_set(r->e, -EUCLEAN, "metadata: %s and aprfs.config.%s disagree", arch_fields[f].key,
+                   arch_fields[f].name);
+}
+
 /* Ours: every field once, here or there. */
 static int read_ours(struct reader *r)
 {
@@ -241,6 +255,7 @@ static int read_ours(struct reader *r)
             rc = f == ARCH_F_ROPE ? read_rope_type(r) : 0;
         } else if (v) {
             rc = take(r, f, name, v);
+            rc = rc ? rc : check_twice(r, f);
         } else {
             rc = find(r, f, &v);
             if (!rc && !v && r->c->n_layer)

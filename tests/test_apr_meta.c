@@ -677,6 +677,20 @@ static void apr_meta_read_of_ours_needs_every_field(void **state)
         assert_non_null(strstr(e.msg, need[i]));
         cJSON_Delete(copy);
     }
+    static const char *const twice[] = {"n_embd", "norm_eps", "bos", "add_bos", "n_ff"};
+    for (size_t i = 0; i < sizeof twice / sizeof twice[0]; i++) { /* beside the canonical key */
+        cJSON *copy = cJSON_Duplicate(w.json, 1);
+        struct arch_config c;
+        struct err e = {0};
+        cJSON *cc = cJSON_GetObjectItemCaseSensitive(copy, "aprfs.config");
+        if (strcmp(twice[i], "add_bos") == 0)
+            cJSON_AddBoolToObject(cc, twice[i], true);
+        else
+            cJSON_AddNumberToObject(cc, twice[i], 1);
+        assert_int_equal(apr_meta_read(copy, &c, &e), -EUCLEAN);
+        assert_non_null(strstr(e.msg, twice[i]));
+        cJSON_Delete(copy);
+    }
     cJSON_AddStringToObject(config, "rope", "neox"); /* beside rope_type 0 */
     struct arch_config c;
     struct err e = {0};
