@@ -115,6 +115,9 @@ static int required_u32(struct arch_ctx *x, enum arch_fid f, const char *key, ui
     int rc = arch_key_u32(x, key, max, arch_field_at(&x->c, f));
     if (rc > 0)
         arch_prov_key(x, f, key);
+    if (rc == 0 && gguf_n_tensor(x->g) && (!x->row || strcmp(x->row->name, "clip") == 0))
+        return err_set(x->e, -ENOTSUP, "%s is no language model we know: there is no key %s.%s",
+                       x->c.arch, x->c.arch, key);
     if (rc == 0 && gguf_n_tensor(x->g))
         return err_set(x->e, -EUCLEAN, "key %s.%s is missing", x->c.arch, key);
     return rc < 0 ? rc : 0;
@@ -247,7 +250,7 @@ static int resolve_heads(struct arch_ctx *x)
         return rc;
     if (rc > 0)
         arch_prov_key(x, ARCH_F_N_HEAD, "attention.head_count");
-    else if (x->facts.any && !(x->row && x->row->recurrent))
+    else if (x->facts.any && x->row && !x->row->recurrent)
         return err_set(x->e, -EUCLEAN, "key %s.attention.head_count is missing", c->arch);
     if (c->n_layer)
         memcpy(c->n_head_kv, c->n_head, c->n_layer * sizeof *c->n_head);
@@ -339,7 +342,7 @@ static int check_kv_shape(struct arch_ctx *x)
     const struct arch_config *c = &x->c;
     for (uint32_t i = 0; i < c->n_layer; i++) {
         uint64_t rows = x->facts.layer[i].k_rows, n = c->n_head_kv[i];
-        if (rows && n && rows != n * c->head_dim_k && rows != n * c->head_dim_k_swa)
+        if (x->row && rows && n && rows != n * c->head_dim_k && rows != n * c->head_dim_k_swa)
             return err_set(x->e, -EUCLEAN,
                            "tensor blk.%" PRIu32 ".attn_k.weight has %" PRIu64
                            " rows, expected %" PRIu64 " heads of %" PRIu32,

@@ -798,6 +798,28 @@ static void arch_refuses_missing_and_zero_dimensions(void **state)
     refused(b, -EUCLEAN, "general.architecture");
 }
 
+/* Files of other kinds, and architectures newer than the table. */
+static void arch_without_a_row_is_taken_or_refused_by_name(void **state)
+{
+    (void)state;
+    static const char *const other[] = {"flux", "clip"};
+    for (size_t i = 0; i < 2; i++) {
+        struct gguf_build *b = gguf_build_new(3, 1);
+        gguf_build_str(b, "general.architecture", other[i]);
+        gguf_build_tensor_1d(b, "some.weight", 0, 32);
+        refused(b, -ENOTSUP, "no language model we know");
+    }
+    struct gguf_build *b = model("neverheard");
+    gguf_build_u32(b, "neverheard.attention.key_length", 17); /* its own idea of a head */
+    struct arch_open a = open_good(b);
+    assert_false(a.c.known);
+    assert_int_equal(a.c.head_dim_k, 17);
+    arch_open_release(&a);
+    gguf_build_remove(b, "neverheard.attention.head_count");
+    gguf_build_remove(b, "neverheard.attention.head_count_kv");
+    refused(b, -EUCLEAN, "no heads");
+}
+
 static void arch_refuses_what_is_over_the_limits(void **state)
 {
     (void)state;
@@ -1359,6 +1381,7 @@ int main(void)
         cmocka_unit_test(arch_takes_per_layer_arrays),
         cmocka_unit_test(arch_dimensions_must_fit_the_tensors),
         cmocka_unit_test(arch_refuses_missing_and_zero_dimensions),
+        cmocka_unit_test(arch_without_a_row_is_taken_or_refused_by_name),
         cmocka_unit_test(arch_refuses_what_is_over_the_limits),
         cmocka_unit_test(arch_notes_what_the_rust_gates_refuse),
         cmocka_unit_test(arch_presence_decides),
