@@ -86,8 +86,8 @@ struct gguf;
  * split.count and split.tensors.count must agree with what is given, no tensor may come twice.
  * Fewer parts than split.count says is -ENOENT, naming the missing shard. The sources are lent and
  * must outlive the handle. Checked: names unique, not empty and without NUL, types known, no
- * dimension 0, every tensor inside its file, offsets multiples of the alignment, rows whole blocks.
- * Tensors may share bytes. */
+ * dimension 0, every tensor inside its file, offsets multiples of the alignment, rows whole blocks,
+ * no two tensors of a file sharing a byte (they may stand in any order, with gaps). */
 int gguf_open(struct gguf **out, struct source *const *parts, int n_part, struct err *e);
 
 /* Opens a path and, if its name ends in -0000K-of-0000N.gguf, all its siblings; owns the sources. */

@@ -429,6 +429,38 @@ static int find_alignment(struct gguf_file *f, struct err *e)
     return 0;
 }
 
+static int compare_offsets(const void *a, const void *b)
+{
+    const struct gguf_tensor *x = *(const struct gguf_tensor *const *)a;
+    const struct gguf_tensor *y = *(const struct gguf_tensor *const *)b;
+    if (x->off != y->off)
+        return x->off < y->off ? -1 : 1;
+    return x < y ? -1 : x > y;
+}
+
+/* Two tensors never share a byte, as no writer makes such files and llama.cpp refuses them. No tensor
+ * is empty, so of sorted ones only neighbours need a look. */
+static int check_apart(const struct gguf_file *f, struct err *e)
+{
+    const struct gguf_tensor **by_off = calloc(f->n_tensor ? f->n_tensor : 1, sizeof *by_off);
+    if (!by_off)
+        return err_set(e, -ENOMEM, "no memory to order %zu tensors", f->n_tensor);
+    for (size_t i = 0; i < f->n_tensor; i++)
+        by_off[i] = &f->tensor[i];
+    qsort(by_off, f->n_tensor, sizeof *by_off, compare_offsets);
+    int rc = 0;
+    for (size_t i = 1; i < f->n_tensor && rc == 0; i++) {
+        const struct gguf_tensor *t = by_off[i - 1], *next = by_off[i];
+        if (next->off - t->off < t->size)
+            rc = err_set(e, -EUCLEAN,
+                         "tensors '%.*s' and '%.*s' overlap: %" PRIu64 " bytes from byte %" PRIu64
+                         ", the next from byte %" PRIu64,
+                         GGUF_NAME(t->name), GGUF_NAME(next->name), t->size, t->off, next->off);
+    }
+    free(by_off);
+    return rc;
+}
+
 /* Makes offsets absolute; finds where the data ends and whether the file holds it. */
 static int place_tensors(struct gguf_file *f, uint64_t file_size, struct err *e)
 {
@@ -452,6 +484,9 @@ static int place_tensors(struct gguf_file *f, uint64_t file_size, struct err *e)
             last = t;
         }
     }
+    int rc = check_apart(f, e);
+    if (rc < 0)
+        return rc;
     if (f->n_tensor > 0 && f->data_end > file_size)
         return err_set(e, -EAGAIN,
                        "needs %" PRIu64 " bytes, has %" PRIu64 ": tensor '%.*s' ends past the file",

@@ -3,6 +3,7 @@
 #include "tests/gguf_build.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -200,6 +201,39 @@ BAD(offset_past_end, one_tensor(b, 0, 32, 1, 1 << 20);)
 BAD(tensor_past_end, one_tensor(b, 0, 32, 32, 0); b->len -= 1;)
 BAD(no_padding, arch_and(b, 1, 0); tensor(b, "output.weight", 0, 8, 1, 0);)
 
+/* --- tensors that share bytes ------------------------------------------------------------ */
+
+/* 128 bytes each, but for the Q4_0 row of 18; offsets are the case's. */
+static void two_tensors(struct buf *b, uint64_t first, uint64_t second, uint64_t ne1)
+{
+    arch_and(b, 2, 0);
+    tensor(b, "a", 0, 32, ne1, first);
+    tensor(b, "b", 2, 32, 1, second);
+    data(b);
+}
+
+/* What makes a check of neighbours in file order, or of every pair, fail: the two that overlap are
+ * the first and the last of 20,000. */
+static void overlap_far_apart(struct buf *b, int part, uint64_t *size)
+{
+    enum { N = 20000 };
+    (void)part;
+    arch_and(b, N, 0);
+    for (int i = 0; i < N; i++) {
+        char name[16];
+        snprintf(name, sizeof name, "t%d", i);
+        tensor(b, name, 0, 8, 1, 32 * (i < N - 1 ? (uint64_t)i : 0));
+    }
+    *size = b->len + 32 * (N + 1);
+}
+
+BAD(overlap_same_offset, two_tensors(b, 0, 0, 1);)
+BAD(overlap_tail, two_tensors(b, 0, 96, 1);)
+BAD(overlap_inside, two_tensors(b, 0, 128, 4);)
+BAD(overlap_unordered, arch_and(b, 2, 0); tensor(b, "a", 0, 32, 1, 128);
+    tensor(b, "b", 0, 32, 1, 32); data(b);)
+BAD(overlap_past_end, two_tensors(b, 1 << 20, 1 << 20, 1);)
+
 /* --- alignment --------------------------------------------------------------------------- */
 
 static void alignment(struct buf *b, uint32_t v)
@@ -338,6 +372,12 @@ const struct gguf_bad gguf_bad_cases[] = {
     CASE(offset_past_end, -EAGAIN, "tensor 'blk.0.attn_q.weight' ends past the file"),
     CASE(tensor_past_end, -EAGAIN, "needs 4224 bytes, has 4223"),
     CASE(no_padding, -EAGAIN, "tensor 'output.weight' ends past the file"),
+    CASE(overlap_same_offset, -EUCLEAN, "tensors 'a' and 'b' overlap"),
+    CASE(overlap_tail, -EUCLEAN, "tensors 'a' and 'b' overlap"),
+    CASE(overlap_inside, -EUCLEAN, "tensors 'a' and 'b' overlap"),
+    CASE(overlap_unordered, -EUCLEAN, "tensors 'b' and 'a' overlap"),
+    CASE(overlap_past_end, -EUCLEAN, "tensors 'a' and 'b' overlap"),
+    CASE(overlap_far_apart, -EUCLEAN, "tensors 't0' and 't19999' overlap"),
     CASE(alignment_0, -EUCLEAN, "general.alignment is 0"),
     CASE(alignment_3, -EUCLEAN, "general.alignment is 3"),
     CASE(alignment_4, -EUCLEAN, "general.alignment is 4"),

@@ -414,7 +414,7 @@ static void gguf_accepts_values_at_their_limits(void **state)
     buf_str(&b, "split.count"); /* some writers leave these in whole files */
     buf_u32(&b, 2);
     buf_u16(&b, 0);
-    for (int i = 0; i < 2; i++) { /* two tensors that share their bytes, out of order, the first at
+    for (int i = 0; i < 2; i++) { /* two tensors that touch, out of order, the first at
                                      the very end of the file */
         buf_str(&b, i ? "b" : "a");
         buf_u32(&b, 4);
