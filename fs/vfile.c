@@ -16,7 +16,8 @@
 
 #define UNIT_BYTES      ((uint64_t)1 << 20) /* of converted output, rounded to blocks */
 #define MAX_SEG_UNITS   40                  /* bits of a unit number below the segment's */
-#define N_PLANS_AT_ONCE 2 /* a plan of a big vocabulary takes tens of MiB while it is made */
+#define KEEP_SEGS       64 /* of a file that is not open; a placed layout has two per tensor */
+#define N_PLANS_AT_ONCE 2  /* a plan of a big vocabulary takes tens of MiB while it is made */
 
 /* As struct vapr_seg, but the bytes of VAPR_MEM are counted from the start of the head text, which
  * holds those of all such segments in order. */
@@ -48,11 +49,13 @@ struct vfile {
     int n_open;
     bool head_known; /* head_sha: of the head when it was first built */
     uint8_t head_sha[32];
-    /* Fixed while it is open. */
-    struct store_plan *plan; /* descriptors only */
-    struct pinned *pins;
+    /* Made by the first open and kept (if few): the same generation has the same ones. */
     struct vseg *seg;
     size_t n_seg;
+    /* Fixed while it is open. */
+    struct source **part;
+    int n_part;
+    struct pinned *pins;
     struct vcache_item *head;
 };
 
@@ -141,6 +144,7 @@ void vfile_put(struct vfile *vf)
     if (!vf || atomic_fetch_sub(&vf->refs, 1) > 1)
         return;
     scan_put(vf->scan);
+    free(vf->seg);
     pthread_cond_destroy(&vf->opened);
     pthread_mutex_destroy(&vf->mu);
     free(vf);
@@ -383,38 +387,67 @@ int vfile_text(struct vfile *vf, enum vfile_text which, struct vcache_item **out
 static void let_go(struct vfile *vf)
 {
     pinned_free(vf->pins); /* before the descriptors it refers to */
-    store_plan_close(vf->plan);
-    free(vf->seg);
+    for (int i = 0; i < vf->n_part; i++)
+        source_close(vf->part[i]);
+    free(vf->part);
     vcache_put(vf->env->texts, vf->head);
     vf->pins = NULL;
-    vf->plan = NULL;
-    vf->seg = NULL;
+    vf->part = NULL;
+    vf->n_part = 0;
     vf->head = NULL;
-    vf->n_seg = 0;
+    if (vf->n_seg > KEEP_SEGS) {
+        free(vf->seg);
+        vf->seg = NULL;
+        vf->n_seg = 0;
+    }
 }
 
-/* Descriptors, guards, segments and the head, which stays in use while the file is open (large ones
- * in their temporary file). */
+/* Descriptors, segments and the head from a plan, of which only the descriptors stay. */
+static int open_planned(struct vfile *vf, struct err *e)
+{
+    struct store_plan *plan;
+    gate_enter();
+    int rc = plan_open(vf, &plan, e);
+    if (rc == 0) {
+        rc = take_segments(vf, plan->vapr, e);
+        if (rc == 0)
+            rc = text_get(vf, VFILE_HEAD, plan, &vf->head, e);
+        vf->part = plan->part;
+        vf->n_part = plan->n_part;
+        plan->part = NULL;
+        plan->n_part = 0;
+        store_plan_close(plan);
+    }
+    gate_leave();
+    return rc;
+}
+
+/* The same where the segments are known: the parts as they were scanned, or -ESTALE. */
+static int open_known(struct vfile *vf, struct err *e)
+{
+    const struct store_entry *en;
+    struct scan *s = vfile_entry(vf, &en);
+    int rc = 0;
+    vf->part = calloc((size_t)en->n_part, sizeof *vf->part);
+    if (!vf->part)
+        rc = err_set(e, -ENOMEM, "no memory for %d parts", en->n_part);
+    while (rc == 0 && vf->n_part < en->n_part) {
+        rc = store_part_open(&vf->part[vf->n_part], s->store, &en->part[vf->n_part], e);
+        vf->n_part += rc == 0;
+    }
+    scan_put(s);
+    return rc < 0 ? rc : text_get(vf, VFILE_HEAD, NULL, &vf->head, e);
+}
+
+/* All that reading needs. The head stays in use while the file is open (large ones in their
+ * temporary file). */
 static int open_now(struct vfile *vf, struct err *e)
 {
-    gate_enter();
-    int rc = plan_open(vf, &vf->plan, e);
+    int rc = vf->seg ? open_known(vf, e) : open_planned(vf, e);
     if (rc == 0)
-        rc = take_segments(vf, vf->plan->vapr, e);
-    if (rc == 0)
-        rc = text_get(vf, VFILE_HEAD, vf->plan, &vf->head, e);
-    if (rc == 0)
-        rc = pinned_new(&vf->pins, vf->plan->part, vf->plan->n_part, vf->env->lease, went_stale, vf,
-                        e);
-    if (rc == 0) {
-        vapr_free(vf->plan->vapr);
-        gguf_close(vf->plan->gguf);
-        vf->plan->vapr = NULL;
-        vf->plan->gguf = NULL;
-    }
+        rc = pinned_new(&vf->pins, vf->part, vf->n_part, vf->env->lease, went_stale, vf, e);
     if (rc < 0)
         let_go(vf);
-    gate_leave();
     return rc;
 }
 
@@ -478,7 +511,7 @@ static int read_part(struct vfile *vf, int part, void *dst, uint64_t off, size_t
 {
     int fd = pinned_fd(vf->pins, part);
     uint64_t dev = pinned_dev(vf->pins, part);
-    const char *name = source_name(vf->plan->part[part]);
+    const char *name = source_name(vf->part[part]);
     uint8_t *d = dst;
     while (len > 0) {
         ssize_t n = compat_pread_once(fd, dev, d, len, off);
