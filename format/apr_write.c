@@ -189,6 +189,22 @@ static size_t runs_of_tensors(const struct vapr *v, const struct vapr_tensor **t
     return n_run;
 }
 
+/* The last of n extents, which are sorted by part and place there, that begins at t's bytes or
+ * before; NULL: none. */
+static const struct extent *extent_before(const struct extent *x, size_t n,
+                                          const struct vapr_tensor *t)
+{
+    size_t lo = 0, hi = n;
+    while (lo < hi) {
+        size_t mid = lo + (hi - lo) / 2;
+        if (x[mid].part < t->part || (x[mid].part == t->part && x[mid].src <= t->src_off))
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    return lo > 0 ? &x[lo - 1] : NULL;
+}
+
 /* Every entry must lie where an extent puts its bytes; only further names of them (aliases) may have
  * a place of their own, which becomes an extent. */
 static int place_entries(struct writer *w, struct extent *x, size_t *n, struct err *e)
@@ -196,13 +212,12 @@ static int place_entries(struct writer *w, struct extent *x, size_t *n, struct e
     size_t n_extent = *n;
     for (size_t i = 0; i < vapr_n_tensor(w->v); i++) {
         const struct vapr_tensor *t = vapr_tensor(w->v, i);
-        bool found = t->conv || t->size == 0;
-        for (size_t k = 0; k < n_extent && !found; k++)
-            found = x[k].part == t->part && t->src_off >= x[k].src &&
-                    t->src_off - x[k].src <= x[k].len &&
-                    t->size <= x[k].len - (t->src_off - x[k].src) &&
-                    t->off - x[k].dst == t->src_off - x[k].src;
-        if (found)
+        if (t->conv || t->size == 0)
+            continue;
+        const struct extent *in = extent_before(x, n_extent, t);
+        uint64_t at = in ? t->src_off - in->src : 0;
+        if (in && in->part == t->part && at <= in->len && t->size <= in->len - at &&
+            t->off - in->dst == at)
             continue;
         if (!t->alias)
             return err_set(e, -EIO,
@@ -277,13 +292,12 @@ static int write_conv(struct writer *w, const struct vapr_tensor *t, struct err 
     return rc;
 }
 
-/* A further name of converted bytes that are written under the first. */
+/* A further name of converted bytes, or of some of their rows, that are written under the first. */
 static bool is_second_name(const struct vapr *v, const struct vapr_tensor *t)
 {
     for (size_t i = 0; t->alias && i < vapr_n_tensor(v); i++) {
         const struct vapr_tensor *of = vapr_tensor(v, i);
-        if (of->conv && !of->alias && of->off == t->off && of->size == t->size &&
-            of->part == t->part && of->src_off == t->src_off)
+        if (of->conv && !of->alias && t->off >= of->off && t->off - of->off < of->size)
             return true;
     }
     return false;
@@ -351,6 +365,18 @@ static int write_all(struct writer *w, struct err *e)
     return rc;
 }
 
+/* What must never be truncated: a part of the source, or a file that has other names too. */
+static bool is_precious(const struct writer *w, const struct stat *st)
+{
+    const struct gguf *g = vapr_gguf(w->v);
+    for (int k = 0; k < gguf_n_part(g); k++) {
+        struct source_id id = source_id(gguf_part(g, k));
+        if (source_fd(gguf_part(g, k)) >= 0 && id.dev == st->st_dev && id.ino == st->st_ino)
+            return true;
+    }
+    return st->st_nlink > 1;
+}
+
 /* path.tmp, locked: a leftover of a killed writer is taken over, a living writer's is not touched.
  * The lock is on the inode, so after taking it the name must still be this inode. */
 static int tmp_open(struct writer *w, struct err *e)
@@ -364,6 +390,9 @@ static int tmp_open(struct writer *w, struct err *e)
             return err_set(e, -EEXIST, "%s: exists and is no regular file", w->tmp);
         if (flock(w->fd, LOCK_EX | LOCK_NB) < 0)
             return err_set(e, -EBUSY, "%s: another writer is at work", w->tmp);
+        if (is_precious(w, &st))
+            return err_set(e, -EEXIST, "%s: is the source, or has other names: no leftover",
+                           w->tmp);
         if (lstat(w->tmp, &now) == 0 && now.st_dev == st.st_dev && now.st_ino == st.st_ino) {
             w->made = true;
             if (ftruncate(w->fd, 0) < 0)

@@ -25,8 +25,9 @@ struct apr_write_options {
 
 /* Writes path: as "path.tmp" in the same folder, synced, then renamed. On any error, and on stop,
  * nothing is left behind and an existing path is untouched. Blocks are shared with the source where
- * the file system can (FICLONERANGE). -EEXIST without force; -EBUSY if another writer holds
- * path.tmp; -ESTALE if a part changed meanwhile; -EIO if the plan contradicts itself. */
+ * the file system can (FICLONERANGE). -EEXIST without force, or where path.tmp is a part of the
+ * source or has other names; -EBUSY if another writer holds path.tmp; -ESTALE if a part changed
+ * meanwhile; -EIO if the plan contradicts itself. */
 int apr_write_file(const struct vapr *v, const char *path, const struct apr_write_options *opt,
                    struct err *e);
 

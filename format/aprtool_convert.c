@@ -7,6 +7,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 static bool ends_with(const char *s, const char *end)
 {
@@ -33,7 +34,7 @@ static int convert(const struct tool_options *opt, struct tool_file *f, const ch
                                   .ctx = &bar};
     rc = apr_write_file(v, dst, &w, e);
     progress_end(&bar);
-    if (rc == -EEXIST)
+    if (rc == -EEXIST && !opt->force && access(dst, F_OK) == 0)
         err_set(e, rc, "%s exists; --force replaces it", dst);
     if (rc == 0 && opt->json) {
         struct json_out o;

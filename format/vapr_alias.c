@@ -117,10 +117,13 @@ static int alias_gate_up(struct vapr *v, const struct arch_config *c, uint32_t i
     return rc < 0 ? rc : alias_add(v, target, name, half, half, e);
 }
 
-/* "blk.7.attn_q.weight": *il = 7 and the rest behind "blk.7."; NULL for other names. */
+/* "blk.7.attn_q.weight": *il = 7 and the rest behind "blk.7."; NULL for other names, "blk.07."
+ * among them. */
 static const char *block_name(const char *name, uint32_t *il)
 {
     if (strncmp(name, "blk.", 4) != 0 || name[4] < '0' || name[4] > '9')
+        return NULL;
+    if (name[4] == '0' && name[5] != '.')
         return NULL;
     uint64_t n = 0;
     const char *p = name + 4;

@@ -48,6 +48,15 @@ static void check_written(const struct vapr *v, const char *path)
     free(got);
 }
 
+/* Never backwards, never past the total; ctx holds the last report. */
+static void check_progress(void *ctx, uint64_t done, uint64_t total)
+{
+    uint64_t *last = ctx;
+    assert_true(done >= *last);
+    assert_true(done <= total);
+    *last = done;
+}
+
 /* Every profile and footer of one model on disk; counts the layouts met. */
 static void write_all_ways(const struct gguf *g, const char *dir, int layouts[3])
 {
@@ -57,7 +66,9 @@ static void write_all_ways(const struct gguf *g, const char *dir, int layouts[3]
         for (int foot = VAPR_FOOTER_NONE; foot <= VAPR_FOOTER_CRC; foot++) {
             struct vapr_options o = {.profile = (enum vapr_profile)p,
                                      .footer = (enum vapr_footer)foot};
-            struct apr_write_options w = {.footer = o.footer};
+            uint64_t last = 0;
+            struct apr_write_options w = {
+                .footer = o.footer, .progress = check_progress, .ctx = &last};
             struct vapr *v;
             struct err e = {0};
             if (vapr_new(&v, g, &o, &e) < 0)
@@ -66,6 +77,7 @@ static void write_all_ways(const struct gguf *g, const char *dir, int layouts[3]
                 layouts[k] += strcmp(vapr_layout(v), layout[k]) == 0;
             if (apr_write_file(v, path, &w, &e) < 0)
                 fail_msg("%s", e.msg);
+            assert_int_equal(last, vapr_size(v) * (o.footer == VAPR_FOOTER_CRC ? 2 : 1));
             check_written(v, path);
             unlink(path);
             vapr_free(v);
@@ -330,6 +342,49 @@ static void apr_write_notices_a_changed_source(void **state)
     free(dst);
 }
 
+/* The name that the new file is written under may be the source's, or a second name of another
+ * file: neither is a leftover. */
+static void apr_write_never_takes_over_its_source(void **state)
+{
+    (void)state;
+    char *dir = temp_dir(), *src = path_join(dir, "m.apr.tmp"), *dst = path_join(dir, "m.apr");
+    char *second = path_join(dir, "second");
+    struct gguf_build *b = gguf_build_llama_like("llama", NULL);
+    size_t want_len, len;
+    uint8_t *want = gguf_build_bytes(b, &want_len);
+    gguf_build_file(b, src);
+    struct gguf *g;
+    struct vapr *v;
+    struct vapr_options o = {.profile = VAPR_NATIVE};
+    struct apr_write_options w = {.force = true};
+    struct err e = {0};
+    assert_int_equal(gguf_open_path(&g, src, &e), 0);
+    assert_int_equal(vapr_new(&v, g, &o, &e), 0);
+    assert_int_equal(apr_write_file(v, dst, &w, &e), -EEXIST);
+    assert_non_null(strstr(e.msg, "m.apr.tmp"));
+    uint8_t *got = file_read(src, &len);
+    assert_non_null(got);
+    assert_int_equal(len, want_len);
+    assert_memory_equal(got, want, len);
+    free(got);
+
+    assert_int_equal(unlink(src), 0);
+    file_write(second, "theirs", 6);
+    assert_int_equal(link(second, src), 0);
+    assert_int_equal(apr_write_file(v, dst, &w, &e), -EEXIST);
+    got = file_read(second, &len);
+    assert_true(len == 6 && memcmp(got, "theirs", 6) == 0);
+    free(got);
+    vapr_free(v);
+    gguf_close(g);
+    gguf_build_free(b);
+    free(want);
+    free(dir);
+    free(src);
+    free(dst);
+    free(second);
+}
+
 static void apr_write_real_model(void **state)
 {
     (void)state;
@@ -363,6 +418,7 @@ int main(void)
         cmocka_unit_test(apr_write_does_not_replace_a_newcomer),
         cmocka_unit_test(apr_write_knows_living_writers_from_dead),
         cmocka_unit_test(apr_write_notices_a_changed_source),
+        cmocka_unit_test(apr_write_never_takes_over_its_source),
         cmocka_unit_test(apr_write_real_model),
     };
     return cmocka_run_group_tests_name("apr_write", tests, NULL, NULL);

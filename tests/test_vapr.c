@@ -326,6 +326,25 @@ static void vapr_alias_leaves_recurrent_layers_alone(void **state)
     gguf_build_free(b);
 }
 
+/* "blk.00" is no layer, though a number parser takes it for one: no name may come twice. */
+static void vapr_alias_takes_layer_numbers_literally(void **state)
+{
+    (void)state;
+    struct gguf_build *b = gguf_build_llama_like("phi3", NULL);
+    gguf_build_tensor_2d(b, "blk.00.attn_qkv.weight", 0, 64, 128);
+    gguf_build_tensor_2d(b, "blk.01.ffn_up.weight", 0, 64, 256);
+    struct made m;
+    open_ok(&m, b);
+    struct vapr *v = vapr_ok(m.g, VAPR_ENGINE);
+    expect_alias(v, "blk.0.attn_q.weight", "blk.0.attn_qkv.weight", 0, 64);
+    for (size_t i = 1; i < vapr_n_tensor(v); i++)
+        assert_true(strcmp(vapr_tensor(v, i - 1)->name, vapr_tensor(v, i)->name) < 0);
+    assert_int_equal(count_aliases(v), 2 * 5);
+    vapr_free(v);
+    made_close(&m);
+    gguf_build_free(b);
+}
+
 /* A name that the file uses is the file's. */
 static void vapr_alias_never_takes_a_name(void **state)
 {
@@ -820,6 +839,7 @@ int main(void)
         cmocka_unit_test(vapr_alias_splits_fused_bias),
         cmocka_unit_test(vapr_alias_splits_converted_tensors),
         cmocka_unit_test(vapr_alias_leaves_recurrent_layers_alone),
+        cmocka_unit_test(vapr_alias_takes_layer_numbers_literally),
         cmocka_unit_test(vapr_alias_never_takes_a_name),
         cmocka_unit_test(vapr_profile_rules_hold_for_every_type),
         cmocka_unit_test(vapr_profile_engine_converts_q3_k_embedding),
