@@ -15,24 +15,22 @@ static bool is_asked(const struct arch_field *d, const char *key)
     return !key || strcmp(key, d->name) == 0 || strcmp(key, d->source) == 0;
 }
 
+/* The report's texts are JSON values. Null: unknown, or (compat) nothing the Rust stack has. */
 static void json_field(struct json_out *o, const struct arch_field *d)
 {
     json_open(o, '{');
     json_key(o, "name");
     json_put_cstr(o, d->name);
     json_key(o, "stamped");
-    json_put_cstr(o, d->stamped);
+    json_put_raw(o, d->stamped);
     json_key(o, "origin");
     json_put_cstr(o, arch_origin_name(d->origin));
     json_key(o, "source");
     json_put_cstr(o, d->source);
     json_key(o, "reference");
-    json_put_cstr(o, d->reference);
+    json_put_raw(o, d->reference);
     json_key(o, "compat");
-    if (d->compat[0])
-        json_put_cstr(o, d->compat);
-    else
-        json_put_null(o);
+    json_put_raw(o, d->compat[0] ? d->compat : "null");
     json_key(o, "differs");
     json_put_bool(o, d->differs);
     json_key(o, "mapped");

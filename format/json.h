@@ -62,5 +62,6 @@ void json_put_f32(struct json_out *o,
 void json_put_f64(struct json_out *o, double v); /* the same for f64 */
 void json_put_bool(struct json_out *o, bool v);
 void json_put_null(struct json_out *o);
+void json_put_raw(struct json_out *o, const char *json); /* text that is one JSON value already */
 
 #endif

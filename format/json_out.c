@@ -243,3 +243,9 @@ void json_put_null(struct json_out *o)
     if (out_value(o))
         out_put(o, "null", 4);
 }
+
+void json_put_raw(struct json_out *o, const char *json)
+{
+    if (out_value(o))
+        out_put(o, json, strlen(json));
+}

@@ -80,7 +80,8 @@ run 0 explain "$G" rope_type && [ "$(wc -l <"$tmp/out")" -eq 2 ] && out "^rope_t
 run 0 explain "$G" llama.rope.freq_base && out "^rope_theta${tab}10000${tab}key"; ok explain_by_the_gguf_key
 run 1 explain "$G" general.name && err "comes from the key 'general.name'"; ok explain_key_that_nothing_comes_from
 run 1 explain "$G" nothing && err "'nothing'"; ok explain_unknown_key_fails
-run 0 explain --json "$G" && json '{f["name"]: f["stamped"] for f in d["fields"]}["num_layers"]=="1" and d["error"] is None'; ok explain_json
+run 0 explain --json "$G" && json '{f["name"]: f["stamped"] for f in d["fields"]}["num_layers"]==1 and d["error"] is None'; ok explain_json
+run 0 explain --json "$G" && json '(lambda f: f["norm"]["reference"]=="rms" and f["ffn_gated"]["stamped"] is True and abs(f["rms_norm_eps"]["reference"]-1e-5)<1e-12 and f["n_rot"]["compat"] is None)({f["name"]: f for f in d["fields"]})'; ok explain_json_values_are_typed
 run 0 explain --extents --json "$G" && json 'd["extents"][0]["kind"]=="head" and d["extents"][-1]["offset"]+d["extents"][-1]["length"]==d["size"]'; ok explain_extents
 
 # --- convert

@@ -233,12 +233,14 @@ static void json_out_places_commas(void **state)
     json_open(&o, '{');
     json_close(&o, '}');
     json_put_null(&o);
+    json_put_raw(&o, "[1,\"y\"]");
     json_close(&o, ']');
     json_key(&o, "c");
     json_put_cstr(&o, "x");
     json_close(&o, '}');
-    expect_text(&o, "{\"a\":18446744073709551615,\"b\":[-9223372036854775808,[],true,{},null],"
-                    "\"c\":\"x\"}");
+    expect_text(
+        &o, "{\"a\":18446744073709551615,\"b\":[-9223372036854775808,[],true,{},null,[1,\"y\"]],"
+            "\"c\":\"x\"}");
 }
 
 static void json_out_refuses_misuse(void **state)
