@@ -10,6 +10,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -238,6 +240,46 @@ static void vfile_changed_source_is_an_error_for_ever(void **state)
     rig_free(r);
 }
 
+/* The page that a read fills first is closed; filling it lands here, in the middle of the read. */
+static void *closed_page;
+static const char *changed_path;
+
+static void on_fault(int sig)
+{
+    int fd = open(changed_path, O_WRONLY);
+    if (fd < 0 || pwrite(fd, "x", 1, 100) != 1 ||
+        mprotect(closed_page, 4096, PROT_READ | PROT_WRITE) < 0)
+        _exit(sig);
+    close(fd);
+}
+
+static void vfile_change_in_the_middle_of_a_read_is_an_error(void **state)
+{
+    (void)state;
+    struct rig *r = rig_new(model("llama", QUANT_F32, 300), 0, VAPR_ENGINE);
+    struct err e = {0};
+    size_t got = 77, zero = 0;
+    while (vapr_seg(r->plan->vapr, zero)->kind != VAPR_ZERO)
+        zero++;
+    const struct vapr_seg *s = vapr_seg(r->plan->vapr, zero); /* filled by memset, in user space */
+    char *path = path_join(r->root, "m.gguf");
+    closed_page = mmap(NULL, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    assert_true(closed_page != MAP_FAILED && s->len > 0);
+    changed_path = path;
+    assert_int_equal(vfile_open(r->vf, &e), 0);
+    struct sigaction old, act = {.sa_handler = on_fault};
+    assert_int_equal(sigaction(SIGSEGV, &act, &old), 0);
+    int rc = vfile_read(r->vf, closed_page, s->off, s->len < 4096 ? s->len : 4096, &got, &e);
+    sigaction(SIGSEGV, &old, NULL);
+    assert_int_equal(rc, -EIO);
+    assert_int_equal(got, 0);
+    assert_int_equal(r->n_stale, 1);
+    vfile_close(r->vf);
+    munmap(closed_page, 4096);
+    free(path);
+    rig_free(r);
+}
+
 static void vfile_open_of_a_replaced_source_is_stale(void **state)
 {
     (void)state;
@@ -312,6 +354,7 @@ int main(void)
         cmocka_unit_test(vfile_reads_equal_the_plan),
         cmocka_unit_test(vfile_reads_from_many_threads),
         cmocka_unit_test(vfile_changed_source_is_an_error_for_ever),
+        cmocka_unit_test(vfile_change_in_the_middle_of_a_read_is_an_error),
         cmocka_unit_test(vfile_open_of_a_replaced_source_is_stale),
         cmocka_unit_test(vfile_deleted_source_is_read_to_its_end),
         cmocka_unit_test(vfile_texts_are_made_once),
