@@ -13,7 +13,7 @@
 #include <string.h>
 
 #define JSON_MAX_NUMBER 63                 /* characters; cJSON's own buffer */
-#define JSON_MAX_INT    9007199254740992.0 /* 2^53: beyond it doubles skip integers */
+#define JSON_MAX_INT    9007199254740992.0 /* 2^53: it is also what 2^53 + 1 reads as */
 
 /* --- UTF-8 --- */
 
@@ -61,6 +61,7 @@ struct scan {
     const uint8_t *p;
     size_t len, pos;
     struct err *e;
+    uint64_t n_value;  /* values met so far, brackets included */
     uint64_t n_key;    /* keys met so far */
     uint64_t want_key; /* stop before this one (counted from 0); UINT64_MAX: never */
     bool found;
@@ -284,6 +285,9 @@ static int scan_text(struct scan *s)
         scan_blanks(s);
         if (s->pos == s->len)
             return scan_fail(s, s->pos, "ended where a value should stand");
+        if (++s->n_value > JSON_MAX_VALUES)
+            return err_set(s->e, -ERANGE, "JSON, byte %zu: more than %d values", s->pos,
+                           JSON_MAX_VALUES);
         char c = (char)s->p[s->pos];
         if (c == '{' || c == '[') {
             if (depth == JSON_MAX_DEPTH)
@@ -407,7 +411,7 @@ const cJSON *json_get(const cJSON *obj, const char *key)
 bool json_int(const cJSON *v, int64_t *out)
 {
     double d;
-    if (!json_num(v, &d) || d != floor(d) || fabs(d) > JSON_MAX_INT)
+    if (!json_num(v, &d) || d != floor(d) || fabs(d) >= JSON_MAX_INT)
         return false;
     *out = (int64_t)d;
     return true;

@@ -3,7 +3,8 @@
  *
  * Rules for bytes from outside (cJSON is laxer): UTF-8 valid, no NUL and no \u0000, depth <= 64, no
  * duplicate keys in an object, nothing after the value. Numbers are doubles: json_int() refuses
- * what is not integral or beyond 2^53; cJSON's valueint is never read. */
+ * what is not integral or not below 2^53, from where on two integers read as one; cJSON's valueint
+ * is never read. */
 #ifndef APRFS_FORMAT_JSON_H
 #define APRFS_FORMAT_JSON_H
 
@@ -14,15 +15,17 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define JSON_MAX_DEPTH 64
+#define JSON_MAX_DEPTH  64
+#define JSON_MAX_VALUES (1 << 24) /* cJSON takes some 80 bytes for each */
 
-/* Parses one value; *out is cJSON_Delete's to free. -EUCLEAN with the byte offset. */
+/* Parses one value; *out is cJSON_Delete's to free. -EUCLEAN with the byte offset; -ERANGE over
+ * JSON_MAX_VALUES. */
 int json_parse(cJSON **out, const char *p, size_t len, struct err *e);
 
 /* Case-sensitive member, NULL if absent or if obj is no object. */
 const cJSON *json_get(const cJSON *obj, const char *key);
 
-bool json_int(const cJSON *v, int64_t *out);   /* a number, integral, |v| <= 2^53 */
+bool json_int(const cJSON *v, int64_t *out);   /* a number, integral, |v| < 2^53 */
 bool json_uint(const cJSON *v, uint64_t *out); /* the same, >= 0 */
 bool json_num(const cJSON *v, double *out);    /* a number */
 bool json_bool(const cJSON *v, bool *out);     /* true or false */

@@ -190,17 +190,38 @@ static void json_parse_finds_duplicate_among_many(void **state)
     json_out_release(&o);
 }
 
+/* A value takes two bytes of text and 80 of memory: their number is bounded, not only the text. */
+static void json_parse_bounds_the_number_of_values(void **state)
+{
+    (void)state;
+    size_t n = JSON_MAX_VALUES, len = 2 * n + 1; /* the array itself is a value, too */
+    char *p = malloc(len);
+    assert_non_null(p);
+    for (size_t i = 0; i < n; i++)
+        memcpy(p + 2 * i, ",0", 2);
+    p[0] = '[';
+    p[len - 1] = ']';
+    cJSON *v = NULL;
+    struct err e = {0};
+    assert_int_equal(json_parse(&v, p, len, &e), -ERANGE);
+    assert_non_null(strstr(e.msg, "more than 16777216 values"));
+    assert_null(v);
+    free(p);
+}
+
 static void json_int_refuses_what_is_not_one(void **state)
 {
     (void)state;
-    cJSON *v =
-        PARSE("[1.5, 9007199254740992, 9007199254740994, -9007199254740992, -1, \"1\", 1e3]");
+    cJSON *v = PARSE("[1.5, 9007199254740991, 9007199254740993, -9007199254740991, -1, \"1\", 1e3, "
+                     "9007199254740992, -9007199254740993]");
     int64_t i;
     uint64_t u;
     assert_false(json_int(cJSON_GetArrayItem(v, 0), &i));
-    assert_true(json_int(cJSON_GetArrayItem(v, 1), &i) && i == INT64_C(9007199254740992));
-    assert_false(json_int(cJSON_GetArrayItem(v, 2), &i));
-    assert_true(json_int(cJSON_GetArrayItem(v, 3), &i) && i == -INT64_C(9007199254740992));
+    assert_true(json_int(cJSON_GetArrayItem(v, 1), &i) && i == INT64_C(9007199254740991));
+    assert_false(json_int(cJSON_GetArrayItem(v, 2), &i)); /* reads as ...992, as does ...992 */
+    assert_true(json_int(cJSON_GetArrayItem(v, 3), &i) && i == -INT64_C(9007199254740991));
+    assert_false(json_int(cJSON_GetArrayItem(v, 7), &i));
+    assert_false(json_int(cJSON_GetArrayItem(v, 8), &i));
     assert_false(json_uint(cJSON_GetArrayItem(v, 4), &u));
     assert_false(json_int(cJSON_GetArrayItem(v, 5), &i));
     assert_true(json_uint(cJSON_GetArrayItem(v, 6), &u) && u == 1000);
@@ -441,6 +462,7 @@ int main(void)
         cmocka_unit_test(json_parse_never_reads_past_any_cut),
         cmocka_unit_test(json_parse_limits_depth_to_64),
         cmocka_unit_test(json_parse_finds_duplicate_among_many),
+        cmocka_unit_test(json_parse_bounds_the_number_of_values),
         cmocka_unit_test(json_int_refuses_what_is_not_one),
         cmocka_unit_test(json_out_places_commas),
         cmocka_unit_test(json_out_refuses_misuse),
