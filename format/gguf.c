@@ -179,8 +179,15 @@ static struct gguf *gguf_alloc(int n_part)
 static int gguf_load(struct gguf **out, struct gguf *g, struct err *e)
 {
     int rc = 0;
-    for (int i = 0; rc == 0 && i < g->n_part; i++)
+    uint64_t heads = 0;
+    for (int i = 0; rc == 0 && i < g->n_part; i++) {
         rc = gguf_file_parse(&g->file[i], g->source[i], e);
+        heads += g->file[i].head_len;
+        if (heads > GGUF_MAX_HEAD)
+            rc = err_set(e, -ERANGE,
+                         "%s: the heads of %d parts take %" PRIu64 " bytes, limit is %" PRIu64,
+                         source_name(g->source[i]), i + 1, heads, GGUF_MAX_HEAD);
+    }
     if (rc == 0)
         rc = join_tensors(g, e);
     if (rc == 0)

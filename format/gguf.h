@@ -30,7 +30,7 @@
 #include <stdint.h>
 
 #define GGUF_MAX_DIMS    4
-#define GGUF_MAX_HEAD    (UINT64_C(256) << 20) /* bytes before the tensor data; more is -ERANGE */
+#define GGUF_MAX_HEAD    (UINT64_C(256) << 20) /* bytes before the tensor data, of all parts */
 #define GGUF_MAX_KEYS    65536
 #define GGUF_MAX_TENSORS (1 << 20) /* of all parts */
 #define GGUF_MAX_NAME    65535     /* bytes of a key's or tensor's name */

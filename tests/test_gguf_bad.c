@@ -250,6 +250,38 @@ static void gguf_open_refuses_absurd_part_counts(void **state)
     source_close(s);
 }
 
+/* Every head is under the limit, but not all together: sparse files cost their maker nothing. The
+ * fourth is not even looked at. */
+static void gguf_open_bounds_the_heads_of_all_parts(void **state)
+{
+    (void)state;
+    enum { N = 4 };
+    struct buf b = {0};
+    buf_put(&b, "GGUF", 4);
+    buf_u32(&b, 3);
+    buf_u64(&b, 0);
+    buf_u64(&b, 1);
+    buf_str(&b, "x");
+    buf_u32(&b, GGUF_ARRAY);
+    buf_u32(&b, GGUF_U8);
+    buf_u64(&b, GGUF_MAX_HEAD / 5 * 2);
+    struct faulty f[N];
+    struct source *src[N];
+    for (int i = 0; i < N; i++) {
+        f[i] = (struct faulty){.p = b.p, .len = b.len, .fail_at = -1};
+        src[i] = faulty_source(&f[i], GGUF_MAX_HEAD / 2, "part");
+    }
+    struct gguf *g = NULL;
+    struct err e = {0};
+    assert_int_equal(gguf_open(&g, src, N, &e), -ERANGE);
+    assert_non_null(strstr(e.msg, "heads of 3 parts"));
+    assert_null(g);
+    assert_int_equal(f[3].bytes_read, 0);
+    for (int i = 0; i < N; i++)
+        source_close(src[i]);
+    buf_free(&b);
+}
+
 /* The limit is inclusive, the order of keys is free, and 65,536 long names that differ in their last
  * bytes take no quadratic time (the malformed corpus has the case of one more). */
 static void gguf_opens_as_many_keys_as_the_limit(void **state)
@@ -294,6 +326,7 @@ int main(void)
         cmocka_unit_test(gguf_reports_the_failing_read),
         cmocka_unit_test(gguf_open_path_names_the_missing_shard),
         cmocka_unit_test(gguf_open_refuses_absurd_part_counts),
+        cmocka_unit_test(gguf_open_bounds_the_heads_of_all_parts),
         cmocka_unit_test(gguf_opens_as_many_keys_as_the_limit),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
