@@ -54,9 +54,9 @@ run() {
         echo "ok $N - $name # SKIP $WHY_NOT"
         return
     fi
-    (set -eE; trap 'echo "FAILED: line $LINENO: $BASH_COMMAND"' ERR; "$fn") >"$T/log" 2>&1 </dev/null &
+    (trap - EXIT INT TERM; set -eE; trap 'echo "FAILED: line $LINENO: $BASH_COMMAND"' ERR; "$fn") >"$T/log" 2>&1 </dev/null &
     pid=$!
-    (sleep "$limit"; echo "no end after $limit s" >>"$T/log"; stacks >>"$T/log"; kill -9 -- "-$pid") 2>/dev/null &
+    (trap - EXIT INT TERM; sleep "$limit"; echo "no end after $limit s" >>"$T/log"; stacks >>"$T/log"; kill -9 -- "-$pid") 2>/dev/null &
     dog=$!
     wait "$pid" 2>/dev/null
     rc=$?
@@ -310,7 +310,8 @@ t_cut_under_cp() { # cp across the cut must not end well with wrong bytes
         start "m$i" "$T/store"
         local apr=$M/local/m/m.apr
         witness "$apr" "$T/witness.apr"
-        (dd if="$apr" of="$T/copy" bs=1M status=none; echo $? >"$T/rc") 2>/dev/null &
+        rm -f "$T/copy" "$T/rc"
+        (rc=0; dd if="$apr" of="$T/copy" bs=1M status=none || rc=$?; echo $rc >"$T/rc") 2>/dev/null &
         local p=$!
         sleep "0.0$i"
         # (truncate(1) opens O_NONBLOCK, and is told EAGAIN while a lease is being broken.)
