@@ -70,6 +70,24 @@ static void tokenizer_encode_bpe_rank_then_left(void **state)
     tokenizer_free(t);
 }
 
+/* The same ties in a piece too long to be scanned (merge.c takes a heap from 49 symbols on): 101 a's
+ * are 50 pairs from the left, then one a. */
+static void tokenizer_encode_bpe_left_in_long_pieces(void **state)
+{
+    (void)state;
+    struct tokenizer *t = make("{'tokenizer.model_type':'gpt2','tokenizer.pre_type':'gpt-2',"
+                               "'tokenizer.vocabulary':['a','b','c','aa'],"
+                               "'tokenizer.merges':['a a']}");
+    char text[102], want[256] = "";
+    memset(text, 'a', 101);
+    text[101] = 0;
+    for (int i = 0; i < 50; i++)
+        strcat(want, "3 ");
+    strcat(want, "0");
+    expect(t, text, 0, want);
+    tokenizer_free(t);
+}
+
 /* A string that only merges know ("xy") is spelt again by its bytes. */
 static void tokenizer_encode_bpe_merge_without_token(void **state)
 {
@@ -561,6 +579,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(tokenizer_encode_bpe_rank_then_left),
+        cmocka_unit_test(tokenizer_encode_bpe_left_in_long_pieces),
         cmocka_unit_test(tokenizer_encode_bpe_merge_without_token),
         cmocka_unit_test(tokenizer_encode_bpe_ignore_merges),
         cmocka_unit_test(tokenizer_encode_bpe_byte_without_token),
