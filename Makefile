@@ -115,7 +115,7 @@ export B
 export APRFS_MODELS ?= $(CURDIR)/.cache/models
 
 test: all $(TESTS) $(TOOLS) ## all tests of one config
-	scripts/run_tests --log $(B)/tests.tap $(TESTS) $(E2E)
+	scripts/run_tests --log $(B)/tests.tap --timeout $(if $(LONG),7200,900) $(TESTS) $(E2E)
 	scripts/check_contract $(B)/tests.tap
 
 check: ## what CI runs: style, layers, all tests plain, under ASan+UBSan and under TSan
