@@ -6,11 +6,16 @@
 #include <stdio.h>
 #include <string.h>
 
+/* Control characters, which names from files may hold, would command a terminal; U+0080 to U+009F
+ * are such, too. */
 static void err_clean(char *s, size_t need)
 {
-    for (char *p = s; *p; p++)
-        if ((unsigned char)*p < 0x20 || *p == 0x7f)
+    for (unsigned char *p = (unsigned char *)s; *p; p++) {
+        if (*p < 0x20 || *p == 0x7f)
             *p = '?';
+        else if (p[0] == 0xc2 && p[1] >= 0x80 && p[1] < 0xa0)
+            p[0] = p[1] = '?';
+    }
     if (need >= ERR_MSG_MAX)
         memcpy(s + ERR_MSG_MAX - 4, "...", 4);
 }

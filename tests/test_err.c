@@ -31,6 +31,12 @@ static void err_set_shows_control_bytes_as_question_marks(void **state)
     assert_string_equal(e.msg, "a?b?c?[31m???z");
     err_set(&e, -EUCLEAN, "caf\xc3\xa9"); /* bytes from 0x80 are text */
     assert_string_equal(e.msg, "caf\xc3\xa9");
+    err_set(&e, -EUCLEAN,
+            "a\xc2\x9b"
+            "31m\xc2\xa0z"); /* U+009B is the escape sequences' CSI */
+    assert_string_equal(e.msg, "a??31m\xc2\xa0z");
+    err_set(&e, -EUCLEAN, "\xc2");
+    assert_string_equal(e.msg, "\xc2");
 }
 
 static void err_set_cuts_long_messages(void **state)
