@@ -9,35 +9,36 @@
 #include "format/apr_meta_internal.h"
 
 #include <errno.h>
-#include <inttypes.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define META_MAX   (UINT64_C(512) << 20) /* bytes of JSON; readers hold it in memory */
-#define NOTES_MAX  64
-#define MAX_NESTED 32
+#define NOTES_MAX 64
 
 struct writer {
     struct json_out *o;
     const struct gguf *g;
     const struct arch_config *c;
     char *note[NOTES_MAX];
-    size_t n_note;
-    bool spelled; /* the text being written held bytes that JSON cannot */
+    size_t n_note, n_lost; /* lost: beyond NOTES_MAX */
+    bool spelled;          /* the text being written held bytes that JSON cannot */
 };
 
 __attribute__((format(printf, 2, 3))) static void note(struct writer *w, const char *fmt, ...)
 {
-    if (w->n_note == NOTES_MAX)
+    if (w->n_note == NOTES_MAX) {
+        w->n_lost++;
         return;
+    }
     va_list ap;
     va_start(ap, fmt);
     char *s = NULL;
     if (vasprintf(&s, fmt, ap) >= 0)
         w->note[w->n_note++] = s;
+    else
+        w->o->rc = -ENOMEM;
     va_end(ap);
 }
 
@@ -80,7 +81,8 @@ static void put_float(struct writer *w, double v, bool f32)
     }
 }
 
-static void put_value(struct writer *w, const struct gguf_key *k, int depth)
+/* Recurses into nested arrays, of which the GGUF reader bounds the depth. */
+static void put_value(struct writer *w, const struct gguf_key *k)
 {
     uint64_t u;
     int64_t i;
@@ -101,9 +103,8 @@ static void put_value(struct writer *w, const struct gguf_key *k, int depth)
         struct gguf_key elem;
         size_t pos = 0;
         json_open(w->o, '[');
-        while (depth < MAX_NESTED && w->o->rc >= 0 && gguf_next_elem(k, &pos, &elem))
-            put_value(w, &elem, depth + 1);
-        w->spelled |= depth >= MAX_NESTED;
+        while (w->o->rc >= 0 && gguf_next_elem(k, &pos, &elem))
+            put_value(w, &elem);
         json_close(w->o, ']');
         break;
     }
@@ -121,7 +122,7 @@ static void put_key(struct writer *w, const char *name, const struct gguf_key *k
 {
     w->spelled = false;
     json_key(w->o, name);
-    put_value(w, k, 0);
+    put_value(w, k);
     if (w->spelled)
         note(w, "%s: not every byte or number of the GGUF's value can stand in JSON", name);
 }
@@ -288,9 +289,6 @@ static int put_rest(struct writer *w, struct err *e)
             put_key(w, own, k);
             free(own);
         }
-        if (w->o->len > META_MAX)
-            return err_set(e, -ERANGE, "the metadata is over %" PRIu64 " MiB of JSON",
-                           META_MAX >> 20);
     }
     return 0;
 }
@@ -343,13 +341,8 @@ static void put_quantization(struct writer *w)
     bool one = true;
     for (size_t i = 0; i < gguf_n_tensor(w->g); i++) {
         const struct gguf_tensor *t = gguf_tensor(w->g, i);
-        uint64_t n = 1;
-        for (int d = 0; d < GGUF_MAX_DIMS; d++)
-            if (__builtin_mul_overflow(n, t->ne[d], &n))
-                n = 0;
-        n_param += n;
-        const struct quant_type *q = quant_type(t->type);
-        if (!q || q->block_len == 1)
+        n_param += t->ne[0] * t->ne[1] * t->ne[2] * t->ne[3]; /* checked by the GGUF reader */
+        if (quant_type(t->type)->block_len == 1)
             continue;
         one = one && (!type || type == t->type);
         type = t->type;
@@ -457,6 +450,22 @@ static void put_config(struct writer *w)
     json_close(w->o, '}');
 }
 
+static void put_notes(struct writer *w)
+{
+    char lost[48];
+    if (!w->n_note)
+        return;
+    json_key(w->o, "aprfs.notes");
+    json_open(w->o, '[');
+    for (size_t i = 0; i < w->n_note; i++)
+        json_put_cstr(w->o, w->note[i]);
+    if (w->n_lost) {
+        snprintf(lost, sizeof lost, "and %zu more notes", w->n_lost);
+        json_put_cstr(w->o, lost);
+    }
+    json_close(w->o, ']');
+}
+
 static void put_moe(struct writer *w)
 {
     if (!moe_length(w))
@@ -482,18 +491,10 @@ int apr_meta_write(struct json_out *o, const struct gguf *g, const struct arch_c
     int rc = put_rest(&w, e);
     put_unsupported(&w);
     put_config(&w);
-    if (w.n_note) {
-        json_key(o, "aprfs.notes");
-        json_open(o, '[');
-        for (size_t i = 0; i < w.n_note; i++) {
-            size_t len = strlen(w.note[i]);
-            json_put_str(o, w.note[i], len);
-        }
-        json_close(o, ']');
-    }
+    put_notes(&w);
     for (size_t i = 0; i < w.n_note; i++)
         free(w.note[i]);
     if (!rc && o->rc < 0)
-        rc = err_set(e, o->rc, "no memory for the metadata");
+        rc = err_set(e, o->rc, "metadata: %s", strerror(-o->rc));
     return rc;
 }

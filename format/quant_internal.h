@@ -3,6 +3,7 @@
 #ifndef APRFS_FORMAT_QUANT_INTERNAL_H
 #define APRFS_FORMAT_QUANT_INTERNAL_H
 
+#include "format/bytes.h"
 #include "format/quant.h"
 
 /* quant_small.c: plain numbers, and blocks of 32, 64 and 128 */
@@ -13,6 +14,11 @@ quant_dequant_fn quant_iq4_nl_f32, quant_mxfp4_f32, quant_nvfp4_f32, quant_q1_0_
 /* quant_k.c: blocks of 256 */
 quant_dequant_fn quant_q2_k_f32, quant_q3_k_f32, quant_q4_k_f32, quant_q5_k_f32, quant_q6_k_f32;
 quant_dequant_fn quant_q8_k_f32, quant_iq4_xs_f32, quant_tq1_0_f32, quant_tq2_0_f32;
+
+static inline float load_f16(const uint8_t *p)
+{
+    return f16_to_f32(load_u16(p));
+}
 
 /* The 16 values of IQ4_NL and IQ4_XS. */
 extern const int8_t quant_iq4_value[16];

@@ -18,13 +18,7 @@
  *                  trit(); w = d*(q-1)
  *   TQ2_0     66   0 qs(64), 64 d; q = qs[32H + l] >> 2Q & 3; w = d*(q-1)
  */
-#include "format/bytes.h"
 #include "format/quant_internal.h"
-
-static float load_f16(const uint8_t *p)
-{
-    return f16_to_f32(load_u16(p));
-}
 
 void quant_q2_k_f32(float *dst, const void *src, size_t n_block)
 {

@@ -12,7 +12,6 @@
  * In a block of 32 nibbles, weight i and weight i+16 share byte i, the first in the low half; NVFP4
  * does the same in each run of 16 over 8 bytes. e2m1 holds doubled values, hence the halved scales.
  */
-#include "format/bytes.h"
 #include "format/quant_internal.h"
 
 const int8_t quant_iq4_value[16] = {
@@ -21,11 +20,6 @@ const int8_t quant_iq4_value[16] = {
 
 /* Twice the value of an E2M1 number (OCP Microscaling Formats 1.0, 5.3.3). */
 static const int8_t quant_e2m1[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
-
-static float load_f16(const uint8_t *p)
-{
-    return f16_to_f32(load_u16(p));
-}
 
 void quant_f32_f32(float *dst, const void *src, size_t n_block)
 {

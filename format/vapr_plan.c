@@ -51,15 +51,12 @@ static bool converts_exactly(const struct quant_type *q)
     return q->f32 && q->id != QUANT_F64;
 }
 
+/* The GGUF reader has refused empty names and NUL. */
 static int check_name(const struct gguf_tensor *t, struct err *e)
 {
     const char *what = NULL;
-    if (t->name.len == 0)
-        what = "is empty";
-    else if (t->name.len > APR_MAX_NAME)
+    if (t->name.len > APR_MAX_NAME)
         what = "is longer than the 256 bytes an APR name may have";
-    else if (memchr(t->name.p, 0, t->name.len))
-        what = "holds a NUL";
     else if (!json_utf8_valid(t->name.p, t->name.len))
         what = "is not UTF-8";
     if (!what)
@@ -101,13 +98,8 @@ static int plan_entry(struct vapr *v, const struct gguf_tensor *g, struct err *e
     struct vapr_tensor *t = &n->t;
     t->type = quant_type(g->type);
     t->n_dim = g->n_dim;
-    uint64_t count = 1;
-    for (uint32_t i = 0; i < g->n_dim; i++) {
+    for (uint32_t i = 0; i < g->n_dim; i++)
         t->dim[i] = g->ne[g->n_dim - 1 - i];
-        if (!__builtin_mul_overflow(count, t->dim[i], &count))
-            continue;
-        return err_set(e, -ERANGE, "tensor '%s': its shape overflows 64 bits", t->name);
-    }
     t->part = g->part;
     t->src_off = g->off;
     t->src_size = t->size = g->size;
@@ -118,6 +110,7 @@ static int plan_entry(struct vapr *v, const struct gguf_tensor *g, struct err *e
         return err_set(e, -ENOTSUP,
                        "tensor '%s': type %s can stand in profile %s neither as it is nor as F32",
                        t->name, t->type->name, vapr_profile_name(v->opt.profile));
+    uint64_t count = g->size / t->type->block_bytes * t->type->block_len;
     if (count > VAPR_MAX_SIZE / sizeof(float))
         return err_set(e, -ERANGE, "tensor '%s': too large as F32", t->name);
     t->conv = true;

@@ -470,6 +470,27 @@ static void apr_meta_keeps_hostile_names_apart(void **state)
     gguf_build_free(b);
 }
 
+/* No note is lost without a word, however many a file asks for. */
+static void apr_meta_counts_the_notes_it_leaves_out(void **state)
+{
+    (void)state;
+    struct gguf_build *b = gguf_build_llama_like("llama", NULL);
+    char name[16];
+    for (int i = 0; i < 70; i++) {
+        snprintf(name, sizeof name, "nodot%d", i);
+        gguf_build_u32(b, name, 1);
+    }
+    struct arch_open a;
+    struct written w;
+    open_write(&a, &w, b);
+    const cJSON *v = json_get(w.json, "aprfs.notes");
+    assert_int_equal(cJSON_GetArraySize(v), 65);
+    assert_string_equal(cJSON_GetArrayItem(v, 64)->valuestring, "and 6 more notes");
+    written_free(&w);
+    arch_open_release(&a);
+    gguf_build_free(b);
+}
+
 static void apr_meta_replaces_what_json_cannot_say(void **state)
 {
     (void)state;
@@ -813,6 +834,7 @@ int main(void)
         cmocka_unit_test(apr_meta_writes_canonical_names_once),
         cmocka_unit_test(apr_meta_passes_keys_through_with_their_type),
         cmocka_unit_test(apr_meta_keeps_hostile_names_apart),
+        cmocka_unit_test(apr_meta_counts_the_notes_it_leaves_out),
         cmocka_unit_test(apr_meta_replaces_what_json_cannot_say),
         cmocka_unit_test(apr_meta_says_quantization_only_if_true),
         cmocka_unit_test(apr_meta_lists_what_original_readers_ignore),
