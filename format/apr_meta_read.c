@@ -241,18 +241,36 @@ static int check_twice(struct reader *r, enum arch_fid f)
                    arch_fields[f].name);
 }
 
+/* A later builder may say what this reader would not obey. */
+static int check_known(struct reader *r)
+{
+    for (const cJSON *m = r->config->child; m; m = m->next) {
+        int f = 0;
+        while (f < ARCH_N_FIELD && strcmp(m->string, arch_fields[f].name) != 0)
+            f++;
+        if (f == ARCH_N_FIELD)
+            return err_set(r->e, -ENOTSUP, "metadata: aprfs.config.%s is not known", m->string);
+    }
+    return 0;
+}
+
 /* Ours: every field once, here or there. */
 static int read_ours(struct reader *r)
 {
     const cJSON *type = member(r->meta, "rope_type"), *rope = member(r->config, "rope");
+    int known = check_known(r);
+    if (known < 0)
+        return known;
     if (!type && !rope)
         return err_set(r->e, -ENOENT, "metadata: rope_type is missing");
     for (int f = 0; f < ARCH_N_FIELD; f++) {
         const char *name = arch_fields[f].name;
         const cJSON *v = member(r->config, name);
         int rc = 0;
-        if (f == ARCH_F_N_LAYER || (f == ARCH_F_ROPE && !v)) {
-            rc = f == ARCH_F_ROPE ? read_rope_type(r) : 0;
+        if (f == ARCH_F_N_LAYER) { /* read_layers took it */
+            rc = v ? check_twice(r, f) : 0;
+        } else if (f == ARCH_F_ROPE && !v) {
+            rc = read_rope_type(r);
         } else if (v) {
             rc = take(r, f, name, v);
             rc = rc ? rc : check_twice(r, f);

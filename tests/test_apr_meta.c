@@ -475,7 +475,7 @@ static void apr_meta_counts_the_notes_it_leaves_out(void **state)
 {
     (void)state;
     struct gguf_build *b = gguf_build_llama_like("llama", NULL);
-    char name[16];
+    char name[32];
     for (int i = 0; i < 70; i++) {
         snprintf(name, sizeof name, "nodot%d", i);
         gguf_build_u32(b, name, 1);
@@ -698,7 +698,7 @@ static void apr_meta_read_of_ours_needs_every_field(void **state)
         assert_non_null(strstr(e.msg, need[i]));
         cJSON_Delete(copy);
     }
-    static const char *const twice[] = {"n_embd", "norm_eps", "bos", "add_bos", "n_ff"};
+    static const char *const twice[] = {"n_layer", "n_embd", "norm_eps", "bos", "add_bos", "n_ff"};
     for (size_t i = 0; i < sizeof twice / sizeof twice[0]; i++) { /* beside the canonical key */
         cJSON *copy = cJSON_Duplicate(w.json, 1);
         struct arch_config c;
@@ -712,6 +712,13 @@ static void apr_meta_read_of_ours_needs_every_field(void **state)
         assert_non_null(strstr(e.msg, twice[i]));
         cJSON_Delete(copy);
     }
+    cJSON *copy = cJSON_Duplicate(w.json, 1), *cc;
+    cc = cJSON_GetObjectItemCaseSensitive(copy, "aprfs.config");
+    cJSON_AddNumberToObject(cc, "attn_temperature", 3.5); /* what some later builder may write */
+    struct err later = {0};
+    assert_int_equal(apr_meta_read(copy, &(struct arch_config){0}, &later), -ENOTSUP);
+    assert_non_null(strstr(later.msg, "aprfs.config.attn_temperature"));
+    cJSON_Delete(copy);
     cJSON_AddStringToObject(config, "rope", "neox"); /* beside rope_type 0 */
     struct arch_config c;
     struct err e = {0};
