@@ -598,6 +598,9 @@ static void add_extents(struct builder *b, const struct store_entry *en, struct 
     add_dirs(b, top, en->publisher, en->model);
     snprintf(dir, sizeof dir, "%s/%s/%s", top, en->publisher, en->model);
     snprintf(name, sizeof name, "%s.tsv", en->stem);
+    uint8_t place[32];
+    vfile_place(place, w.id, en);
+    w.id = place;
     w.kind = NODE_EXTENTS;
     w.mode |= S_IFREG;
     w.size = NODE_SIZE_UNKNOWN;

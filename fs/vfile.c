@@ -106,10 +106,23 @@ void vfile_generation(uint8_t gen[32], const struct store *s, const struct store
     EVP_DigestUpdate(c, en->head_sha256, sizeof en->head_sha256);
     for (int i = 0; i < en->n_part; i++) {
         const struct source_id *id = &en->part[i].id;
-        const uint64_t v[4] = {id->ino, id->size, (uint64_t)id->mtime_ns, (uint64_t)id->ctime_ns};
+        const uint64_t v[5] = {id->dev, id->ino, id->size, (uint64_t)id->mtime_ns,
+                               (uint64_t)id->ctime_ns};
         EVP_DigestUpdate(c, v, sizeof v);
     }
     EVP_DigestFinal_ex(c, gen, NULL);
+    EVP_MD_CTX_free(c);
+}
+
+void vfile_place(uint8_t id[32], const uint8_t gen[32], const struct store_entry *en)
+{
+    EVP_MD_CTX *c = EVP_MD_CTX_new();
+    if (!c || EVP_DigestInit_ex(c, EVP_sha256(), NULL) != 1)
+        abort();
+    EVP_DigestUpdate(c, gen, 32);
+    for (int i = 0; i < en->n_part; i++)
+        EVP_DigestUpdate(c, en->part[i].path, strlen(en->part[i].path) + 1);
+    EVP_DigestFinal_ex(c, id, NULL);
     EVP_MD_CTX_free(c);
 }
 
@@ -201,7 +214,12 @@ static void went_stale(void *ctx, const char *why)
     if (atomic_exchange(&vf->stale, true))
         return;
     vcache_drop(vf->env->units, vf->gen);
-    vcache_drop(vf->env->texts, vf->gen);
+    const struct store_entry *en;
+    struct scan *s = vfile_entry(vf, &en);
+    uint8_t place[32];
+    vfile_place(place, vf->gen, en);
+    scan_put(s);
+    vcache_drop(vf->env->texts, place);
     if (vf->env->stale)
         vf->env->stale(vf->env->ctx, vf, why);
 }
@@ -372,8 +390,16 @@ static int text_get(struct vfile *vf, enum vfile_text which, const struct store_
 {
     struct text_job j = {.vf = vf, .which = which, .plan = plan};
     struct vcache_key k = {.unit = which};
-    bool of_content = which == VFILE_TOKENIZER || which == VFILE_CONFIG;
-    memcpy(k.id, of_content ? vf->sibling : vf->gen, sizeof k.id);
+    if (which == VFILE_TOKENIZER || which == VFILE_CONFIG) {
+        memcpy(k.id, vf->sibling, sizeof k.id);
+    } else {
+        /* Heads, too: who makes one may wait at the gate, so nobody inside may wait for it, and by
+         * its place each file makes its own. */
+        const struct store_entry *en;
+        struct scan *s = vfile_entry(vf, &en);
+        vfile_place(k.id, vf->gen, en);
+        scan_put(s);
+    }
     return vcache_get(vf->env->texts, &k, text_build, &j, out, e);
 }
 

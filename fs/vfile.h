@@ -44,8 +44,12 @@ int vfile_new(struct vfile **out, struct vfile_env *env, struct scan *s, size_t 
 struct vfile *vfile_get(struct vfile *vf);
 void vfile_put(struct vfile *vf);
 
-/* The generation of an entry: SHA-256 over head, parts (ino, size, mtime, ctime), options, builder. */
+/* The generation of an entry: SHA-256 over head, parts (dev, ino, size, mtime, ctime), options,
+ * builder. Without dev, copies of one disk image would be taken for one file. */
 void vfile_generation(uint8_t gen[32], const struct store *s, const struct store_entry *en);
+/* The generation and where its parts lie: of the texts that name them. Links to one file share a
+ * generation, and have a place each. */
+void vfile_place(uint8_t id[32], const uint8_t gen[32], const struct store_entry *en);
 const uint8_t *vfile_gen(const struct vfile *vf);
 uint64_t vfile_size(const struct vfile *vf);
 bool vfile_stale(const struct vfile *vf);

@@ -348,6 +348,91 @@ static void vfile_texts_are_made_once(void **state)
     rig_free(r);
 }
 
+/* Whatever may tell two files apart is part of the generation. The device: two copies of one disk
+ * image agree in all the rest, whatever was written into one of them since. */
+static void vfile_generation_differs_in_every_field(void **state)
+{
+    (void)state;
+    struct rig *r = rig_new(model("llama", QUANT_F32, 300), 0, VAPR_ENGINE);
+    uint8_t gen[32], other[32];
+    struct store_entry en = r->scan->store->entry[0];
+    struct store_part part = en.part[0];
+    en.part = &part;
+    vfile_generation(gen, r->scan->store, &en);
+    assert_memory_equal(gen, vfile_gen(r->vf), sizeof gen);
+    uint64_t *const u[] = {&part.id.dev, &part.id.ino, &part.id.size};
+    int64_t *const t[] = {&part.id.mtime_ns, &part.id.ctime_ns};
+    for (size_t i = 0; i < 5; i++) {
+        i < 3 ? (void)++*u[i] : (void)++*t[i - 3];
+        vfile_generation(other, r->scan->store, &en);
+        assert_memory_not_equal(gen, other, sizeof gen);
+        i < 3 ? (void)--*u[i] : (void)--*t[i - 3];
+    }
+    en.head_sha256[0] ^= 1;
+    vfile_generation(other, r->scan->store, &en);
+    assert_memory_not_equal(gen, other, sizeof gen);
+    rig_free(r);
+}
+
+/* One file under several names: folders a, b, ... with a link each. */
+struct links {
+    struct vfile_env env;
+    struct scan *scan;
+    struct vfile *vf[3];
+};
+
+static void links_scan(struct links *l)
+{
+    char *root = temp_dir(), *data = temp_dir(), *target = path_join(data, "m.gguf");
+    struct gguf_build *b = model("llama", QUANT_F32, 300);
+    struct store_options opt = {.kind = STORE_PLAIN, .plan = true};
+    struct store *s;
+    struct err e = {0};
+    gguf_build_files(b, data, "m", 0);
+    gguf_build_free(b);
+    tree_link(root, "a/m.gguf", target);
+    tree_link(root, "bb/m.gguf", target);
+    tree_link(root, "ccc/m.gguf", target);
+    assert_int_equal(store_scan(&s, root, &opt, NULL, &e), 0);
+    assert_int_equal(s->n_entry, 3);
+    *l = (struct links){.scan = scan_new(s)};
+    assert_int_equal(vcache_new(&l->env.texts, 16 << 20, 0, 0, NULL), 0);
+    assert_int_equal(vcache_new(&l->env.units, 1 << 20, 0, 0, NULL), 0);
+    for (size_t i = 0; i < 3; i++)
+        assert_int_equal(vfile_new(&l->vf[i], &l->env, l->scan, i, &e), 0);
+    free(root);
+    free(data);
+    free(target);
+}
+
+static void links_free(struct links *l)
+{
+    for (size_t i = 0; i < 3; i++)
+        vfile_put(l->vf[i]);
+    scan_put(l->scan);
+    vcache_free(l->env.texts);
+    vcache_free(l->env.units);
+}
+
+static void vfile_extents_name_the_own_path(void **state)
+{
+    (void)state;
+    struct links l;
+    links_scan(&l);
+    assert_memory_equal(vfile_gen(l.vf[0]), vfile_gen(l.vf[1]), 32);
+    for (size_t i = 0; i < 3; i++) {
+        struct vcache_item *it;
+        struct err e = {0};
+        char text[4096] = "";
+        assert_int_equal(vfile_text(l.vf[i], VFILE_EXTENTS, &it, &e), 0);
+        assert_in_range(vcache_item_len(it), 1, sizeof text - 1);
+        assert_int_equal(vcache_item_read(it, text, 0, vcache_item_len(it), &e), 0);
+        assert_non_null(strstr(text, l.scan->store->entry[i].part[0].path));
+        vcache_put(l.env.texts, it);
+    }
+    links_free(&l);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -358,6 +443,8 @@ int main(void)
         cmocka_unit_test(vfile_open_of_a_replaced_source_is_stale),
         cmocka_unit_test(vfile_deleted_source_is_read_to_its_end),
         cmocka_unit_test(vfile_texts_are_made_once),
+        cmocka_unit_test(vfile_generation_differs_in_every_field),
+        cmocka_unit_test(vfile_extents_name_the_own_path),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
