@@ -115,15 +115,16 @@ export B
 export APRFS_MODELS ?= $(CURDIR)/.cache/models
 
 test: all $(TESTS) $(TOOLS) ## all tests of one config
-	scripts/run_tests --log $(B)/tests.tap --timeout $(if $(LONG),7200,900) $(TESTS) $(E2E)
-	scripts/check_contract $(B)/tests.tap
+	@scripts/run_tests --log $(B)/tests.tap --timeout $(if $(LONG),7200,900) $(TESTS) $(E2E)
+	@scripts/check_contract $(B)/tests.tap
 
 check: ## what CI runs: style, layers, all tests plain, under ASan+UBSan and under TSan
-	$(MAKE) format-check
-	scripts/check_layers.sh
-	scripts/check_all debug asan tsan
+	@$(MAKE) --no-print-directory format-check
+	@scripts/check_layers.sh
+	@scripts/check_all debug asan tsan
 
 check-long: ## all real models and the full counts: hours
+	@command -v clang >/dev/null || { echo 'check-long: fuzzing needs clang (apt-get install clang)' >&2; exit 1; }
 	scripts/fetch_models all
 	LONG=1 scripts/check_all debug asan tsan
 	$(MAKE) mutate
@@ -132,12 +133,22 @@ check-long: ## all real models and the full counts: hours
 FUZZ_SECONDS ?= 60
 FUZZ := $(patsubst tests/%.c,build/fuzz/%,$(wildcard tests/fuzz_*.c))
 FUZZ_SRC := $(FORMAT_SRC) $(wildcard infer/text/*.c)
-build/fuzz/fuzz_%: tests/fuzz_%.c $(FUZZ_SRC) $(wildcard format/*.h infer/text/*.h)
+FUZZ_CFLAGS := $(CSTD) $(FP) -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all
+build/fuzz/%.o: %.c
 	@mkdir -p $(@D)
-	clang $(CPPFLAGS) $(CSTD) $(FP) -O1 -g -fsanitize=fuzzer,address,undefined \
-	    -fno-sanitize-recover=all -o $@ $< $(FUZZ_SRC) $(FORMAT_LIBS) $(INFER_LIBS)
-fuzz: $(FUZZ) $(B)/tests/tool_seeds ## every libFuzzer target for FUZZ_SECONDS (60)
-	scripts/fuzz $(FUZZ_SECONDS) $(FUZZ)
+	$(call say,CC)
+	$(Q)clang $(CPPFLAGS) $(FUZZ_CFLAGS) -fsanitize=fuzzer-no-link -MMD -MP -c -o $@ $<
+build/fuzz/fuzz_%: build/fuzz/tests/fuzz_%.o $(patsubst %.c,build/fuzz/%.o,$(FUZZ_SRC))
+	$(call say,LD)
+	$(Q)clang $(FUZZ_CFLAGS) -fsanitize=fuzzer -o $@ $^ $(FORMAT_LIBS) $(INFER_LIBS)
+-include $(wildcard build/fuzz/*/*.d build/fuzz/*/*/*.d)
+.SECONDARY: $(patsubst %.c,build/fuzz/%.o,$(FUZZ_SRC) $(wildcard tests/fuzz_*.c))
+.PHONY: fuzz-tools
+fuzz-tools:
+	@command -v clang >/dev/null || { echo 'fuzz: clang with libFuzzer is needed (apt-get install clang)' >&2; exit 1; }
+$(FUZZ): | fuzz-tools
+fuzz: $(FUZZ) $(B)/tests/tool_seeds ## every libFuzzer target for FUZZ_SECONDS (60); needs clang
+	@scripts/fuzz $(FUZZ_SECONDS) $(FUZZ)
 
 mutate: ## named mutations, each of which a test must kill
 	scripts/mutate
@@ -146,20 +157,20 @@ bench-mount: ## the mount against the raw file, alternating: a CSV on stdout
 	$(MAKE) config=release all
 	scripts/bench_mount
 
-install: ## programs into $(DESTDIR)$(PREFIX)/bin (build with config=release first)
+install: ## programs into $(DESTDIR)$(PREFIX)/bin, built as release; texts into share/doc/aprfs
 	$(MAKE) config=release all
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/doc/aprfs
 	install -m 755 build/release/aprfs build/release/aprtool build/release/aprd $(DESTDIR)$(PREFIX)/bin/
 	install -m 644 README.md LICENSE $(wildcard docs/*.md) $(DESTDIR)$(PREFIX)/share/doc/aprfs/
-uninstall:
+uninstall: ## removes what install put there
 	rm -f $(addprefix $(DESTDIR)$(PREFIX)/bin/,aprfs aprtool aprd)
 	rm -rf $(DESTDIR)$(PREFIX)/share/doc/aprfs
 
 C_FILES = $(wildcard format/*.[ch] fs/*.[ch] infer/*.[ch] infer/*/*.[ch] kernels/*.[ch] tests/*.[ch])
 format: ## clang-format every source in place
 	clang-format -i $(C_FILES)
-format-check:
-	clang-format --dry-run --Werror $(C_FILES)
+format-check: ## whether make format would change anything
+	@clang-format --dry-run --Werror $(C_FILES) && echo 'format-check: $(words $(C_FILES)) files, as clang-format has them'
 
 clean: ## remove build/
 	rm -rf build
