@@ -377,6 +377,14 @@ static bool is_precious(const struct writer *w, const struct stat *st)
     return st->st_nlink > 1;
 }
 
+/* Begins as a writer left it: empty, sized and not yet written, or with an .apr's magic. */
+static bool is_leftover(int fd)
+{
+    char p[4] = {0};
+    ssize_t n = pread(fd, p, sizeof p, 0);
+    return n == 0 || (n == sizeof p && (memcmp(p, "APR", 4) == 0 || memcmp(p, "\0\0\0", 4) == 0));
+}
+
 /* path.tmp, locked: a leftover of a killed writer is taken over, a living writer's is not touched.
  * The lock is on the inode, so after taking it the name must still be this inode. */
 static int tmp_open(struct writer *w, struct err *e)
@@ -393,6 +401,8 @@ static int tmp_open(struct writer *w, struct err *e)
         if (is_precious(w, &st))
             return err_set(e, -EEXIST, "%s: is the source, or has other names: no leftover",
                            w->tmp);
+        if (!is_leftover(w->fd))
+            return err_set(e, -EEXIST, "%s: exists and is no leftover of a writer", w->tmp);
         if (lstat(w->tmp, &now) == 0 && now.st_dev == st.st_dev && now.st_ino == st.st_ino) {
             w->made = true;
             if (ftruncate(w->fd, 0) < 0)

@@ -260,7 +260,8 @@ int main(int argc, char **argv)
         return tool_usage("%s: takes no --%s", verb->name, bad->name);
     int n_arg = argc - first - 1;
     if (n_arg < verb->min_arg || (verb->max_arg >= 0 && n_arg > verb->max_arg))
-        return tool_usage("usage: aprtool %s [options] %s", verb->name, verb->args);
+        return tool_usage("%s: %d operands given; usage: aprtool %s [options] %s", verb->name,
+                          n_arg, verb->name, verb->args);
 
     struct sigaction sa = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND};
     sigaction(SIGINT, &sa, NULL); /* the second one ends us at once */

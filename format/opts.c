@@ -76,6 +76,6 @@ void opts_print_help(FILE *f, const struct opts_item *table, size_t n_item, unsi
         else
             snprintf(left, sizeof left, "    --%s%s%s", t->name, t->arg ? " " : "",
                      t->arg ? t->arg : "");
-        fprintf(f, "  %-24s %s\n", left, t->help);
+        fprintf(f, "  %-27s %s\n", left, t->help);
     }
 }

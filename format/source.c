@@ -81,7 +81,7 @@ int source_open(struct source **out, const char *path, struct err *e)
     int fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
     if (fd < 0) {
         int rc = -errno;
-        return err_set(e, rc, "%s: %s", path, strerror(-rc));
+        return err_set(e, rc, "%s: %s", *path ? path : "''", strerror(-rc));
     }
     return source_from_fd(out, fd, path, e);
 }

@@ -100,8 +100,10 @@ static int parse_number(const struct option_row *r, const char *v, int base, uns
     errno = 0;
     *out = strtoul(v, &end, base);
     if (errno || end == v || *end || *v == '-' || *v == '+' || *out > max)
-        return err_set(e, -EINVAL, "%s=%s: expected a number%s up to %lu", r->name, v,
-                       base == 8 ? " (octal)" : "", max);
+        return err_set(e, -EINVAL,
+                       base == 8 ? "%s=%s: expected an octal number up to %04lo"
+                                 : "%s=%s: expected a number up to %lu",
+                       r->name, v, max);
     return 0;
 }
 

@@ -63,7 +63,7 @@ static const struct opts_item options[] = {
     {OPT_PRESENCE, "presence-penalty", "X", "-2 to 2 (default 0)", VERB_RUN},
     {OPT_FREQUENCY, "frequency-penalty", "X", "-2 to 2 (default 0)", VERB_RUN},
     {'s', "seed", "S", "0 to 2^53; -1 = random (default -1)", VERB_RUN},
-    {'t', "threads", "N", "CPU threads (default: the CPUs allowed); changes no result",
+    {'t', "threads", "N", "CPU threads, 1 to 64 (default: the CPUs allowed); changes no result",
      VERB_RUN | VERB_LOGITS},
     {'c', "ctx-size", "N", "context in tokens (default: the model's)", VERB_RUN | VERB_LOGITS},
     {OPT_SPECIAL, "special", NULL, "write control tokens as text (default: they are dropped)",
@@ -91,7 +91,7 @@ static const struct verb_row {
 };
 #define N_VERB (sizeof verb_table / sizeof verb_table[0])
 
-static int usage(const struct verb_row *only)
+static void usage(const struct verb_row *only)
 {
     printf("usage: aprd VERB [OPTION]... PATH ...\n"
            "Runs a model from a mounted or copied .apr file, or from a .gguf.\n\n");
@@ -107,7 +107,6 @@ static int usage(const struct verb_row *only)
     }
     printf("\nSampling options not given come from the model (general.sampling.*), then from the\n"
            "defaults above. Exit: 0 done, 1 failed, 2 usage.\n");
-    return fflush(stdout) == 0 ? 0 : 1;
 }
 
 static int complain(const struct err *e)
@@ -120,6 +119,15 @@ static int bad_usage(const struct err *e)
 {
     fprintf(stderr, "aprd: %s\nTry 'aprd --help'.\n", e->msg);
     return 2;
+}
+
+/* What was printed to stdout is there, or the reason is said: the exit status. */
+static int flushed(void)
+{
+    if (fflush(stdout) == 0 && !ferror(stdout))
+        return 0;
+    fprintf(stderr, "aprd: stdout: %s\n", strerror(errno));
+    return 1;
 }
 
 static bool parse_int(const char *s, int64_t lo, int64_t hi, int64_t *out)
@@ -157,17 +165,20 @@ static int take_option(void *ctx, const struct opts_item *item, const char *v, s
 {
     struct args *a = ctx;
     struct sampler_params *p = &a->given;
+    const char *want = "a number";
     int64_t n = 0;
     bool ok = true;
     switch (item->id) {
     case 'n':
         ok = parse_int(v, -1, INT64_MAX, &a->n_predict);
+        want = "-1, or a count up to 2^63 - 1";
         break;
     case OPT_TEMP:
         ok = parse_num(v, &p->temp);
         break;
     case OPT_TOP_K:
         ok = parse_int(v, INT64_MIN, INT64_MAX, &p->top_k);
+        want = "an integer";
         break;
     case OPT_TOP_P:
         ok = parse_num(v, &p->top_p);
@@ -180,6 +191,7 @@ static int take_option(void *ctx, const struct opts_item *item, const char *v, s
         break;
     case OPT_REPEAT_N:
         ok = parse_int(v, INT64_MIN, INT64_MAX, &p->repeat_last_n);
+        want = "an integer";
         break;
     case OPT_PRESENCE:
         ok = parse_num(v, &p->presence_penalty);
@@ -191,20 +203,23 @@ static int take_option(void *ctx, const struct opts_item *item, const char *v, s
         ok = parse_int(v, -1, INT64_C(1) << 53, &n);
         a->random_seed = n < 0;
         p->seed = n < 0 ? 0 : (uint64_t)n;
+        want = "-1 to 2^53";
         break;
     case 't':
         ok = parse_int(v, 1, 64, &n);
         a->n_thread = (int)n;
+        want = "1 to 64";
         break;
     case 'c':
         ok = parse_int(v, 1, INT32_MAX, &n);
         a->n_ctx = (uint32_t)n;
+        want = "1 to 2147483647";
         break;
     default: /* a switch: the mask below is all there is to keep */
         break;
     }
     a->given_mask |= UINT32_C(1) << (item - options);
-    return ok ? 0 : err_set(e, -EINVAL, "--%s: '%s' is not a value it takes", item->name, v);
+    return ok ? 0 : err_set(e, -EINVAL, "--%s: '%s': expected %s", item->name, v, want);
 }
 
 /* Fills a from the command line; 0, or -EINVAL (usage). *verb is NULL where none is named. */
@@ -230,8 +245,8 @@ static int parse(struct args *a, int argc, char **argv, const struct verb_row **
         if (a->given_mask >> i & 1 && !(options[i].verbs & (*verb)->verb))
             return err_set(e, -EINVAL, "%s: takes no --%s", (*verb)->name, options[i].name);
     if (argc - first - 1 != (*verb)->n_operand)
-        return err_set(e, -EINVAL, "usage: aprd %s [OPTION]... %s", (*verb)->name,
-                       (*verb)->operands);
+        return err_set(e, -EINVAL, "%s: %d operands given; usage: aprd %s [OPTION]... %s",
+                       (*verb)->name, argc - first - 1, (*verb)->name, (*verb)->operands);
     if (sampler_params_check(&a->given, e) < 0)
         return -EINVAL;
     a->path = argv[first + 1];
@@ -426,11 +441,13 @@ int main(int argc, char **argv)
     signal(SIGPIPE, SIG_IGN); /* a reader that left is a write error: said, and exit 1 */
     if (parse(&a, argc, argv, &verb, &e) < 0)
         return bad_usage(&e);
-    if (is_given(&a, 'h'))
-        return usage(verb);
+    if (is_given(&a, 'h')) {
+        usage(verb);
+        return flushed();
+    }
     if (is_given(&a, OPT_VERSION)) {
         printf("aprd %s\n", APRFS_VERSION);
-        return fflush(stdout) == 0 ? 0 : 1;
+        return flushed();
     }
     switch (verb->verb) {
     case VERB_RUN:

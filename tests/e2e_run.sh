@@ -59,12 +59,15 @@ aprd 2 serve x && err "no verb 'serve'"; ok usage_unknown_verb
 aprd 2 run --frob x y && err "unknown option '--frob'"; ok usage_unknown_option
 aprd 2 run --ids x y && err 'run: takes no --ids'; ok usage_option_of_another_verb
 aprd 2 logits --temp 1 x && err 'logits: takes no --temp'; ok usage_sampling_of_another_verb
-aprd 2 run x && err 'PATH PROMPT'; ok usage_missing_prompt
+aprd 2 run x && err '1 operands given; .*PATH PROMPT'; ok usage_missing_prompt
 aprd 2 run --temp hot x y && err "'hot'"; ok usage_no_number
 aprd 2 run --temp 101 x y && err 'temperature is 101'; ok usage_out_of_range
 aprd 2 run --top-p 1.5 x y && err 'top_p'; ok usage_top_p
-aprd 2 run --threads 0 x y && err "'0'"; ok usage_no_threads
+aprd 2 run --threads 0 x y && err "'0': expected 1 to 64"; ok usage_no_threads
 aprd 2 run -n 1e3 x y && err "'1e3'"; ok usage_no_integer
+aprd 2 run --top-k 99999999999 x y && err 'top_k is 99999999999: from -1 to 2147483647$'; ok usage_top_k_says_whole_numbers
+"$APRD" --help >/dev/full 2>"$tmp/err"; [ $? -eq 1 ] && err 'stdout: No space left'; ok help_that_cannot_be_written_says_so
+aprd 1 run '' x && err "^aprd: '': "; ok empty_path_is_shown
 
 # --- small models --------------------------------------------------------------------------
 "$B/tests/test_forward" --write "$tmp" >"$tmp/out" 2>"$tmp/err"; ok small_models_are_written

@@ -292,6 +292,7 @@ static void apr_write_knows_living_writers_from_dead(void **state)
     /* A leftover of a killed writer, longer than the file to come. */
     char *junk = calloc(1, vapr_size(m.v) + 4096);
     memset(junk, 0xa5, vapr_size(m.v) + 4096);
+    memcpy(junk, "APR", 4);
     file_write(m.tmp, junk, vapr_size(m.v) + 4096);
     free(junk);
     int fd = open(m.tmp, O_RDWR | O_CLOEXEC);
@@ -303,8 +304,16 @@ static void apr_write_knows_living_writers_from_dead(void **state)
     check_written(m.v, m.path);
     assert_int_equal(n_files(m.dir), 1);
 
-    assert_int_equal(symlink("/dev/null", m.tmp), 0); /* a planted link is not followed */
+    file_write(m.tmp, "notes", 5); /* nobody's leftover: not ours to overwrite */
     w.force = true;
+    assert_int_equal(apr_write_file(m.v, m.path, &w, &e), -EEXIST);
+    assert_non_null(strstr(e.msg, "m.apr.tmp: exists and is no leftover"));
+    struct stat st;
+    assert_int_equal(stat(m.tmp, &st), 0);
+    assert_int_equal(st.st_size, 5);
+    unlink(m.tmp);
+
+    assert_int_equal(symlink("/dev/null", m.tmp), 0); /* a planted link is not followed */
     assert_int_equal(apr_write_file(m.v, m.path, &w, &e), -ELOOP);
     model_close(&m);
 }

@@ -94,7 +94,7 @@ static const struct {
     {{"S", "D", "-o", "values="}, "values="},
     {{"S", "D", "-o", "uid=-1"}, "uid=-1"},
     {{"S", "D", "-o", "uid=4294967295"}, "uid=4294967295"}, /* (uid_t)-1 means "nobody said" */
-    {{"S", "D", "-o", "umask=9"}, "umask=9: expected a number (octal)"},
+    {{"S", "D", "-o", "umask=9"}, "umask=9: expected an octal number up to 0777"},
     {{"S", "D", "-o", "ttl=1e3"}, "ttl=1e3"},
     {{"S", "D", "-o", "ttl=-18446744073709551615"}, "ttl=-1844"}, /* strtoul(3) makes 1 of it */
     {{"S", "D", "-o", "ttl"}, "option 'ttl' needs a value"},

@@ -130,9 +130,9 @@ static void opts_print_help_lists_the_verbs_options(void **state)
     FILE *f = open_memstream(&text, &len);
     opts_print_help(f, table, N_ITEM, 2);
     fclose(f);
-    assert_string_equal(text, "  -n, --number N           how many (default: 1)\n"
-                              "      --long               no short form\n"
-                              "      --argument FILE      a file\n");
+    assert_string_equal(text, "  -n, --number N              how many (default: 1)\n"
+                              "      --long                  no short form\n"
+                              "      --argument FILE         a file\n");
     free(text);
 }
 

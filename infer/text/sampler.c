@@ -78,7 +78,7 @@ static int check_range(const char *name, double v, double lo, double hi, struct 
 {
     if (v >= lo && v <= hi)
         return 0;
-    return err_set(e, -EINVAL, "%s is %g: from %g to %g", name, v, lo, hi);
+    return err_set(e, -EINVAL, "%s is %.12g: from %.12g to %.12g", name, v, lo, hi);
 }
 
 int sampler_params_check(const struct sampler_params *p, struct err *e)
