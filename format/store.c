@@ -489,7 +489,7 @@ static int make_entries(struct store *s, struct store_build *b, struct err *e)
     if (rc == 0)
         rc = add_problems(s, b);
     if (rc < 0)
-        return err_set(e, rc, "%s: no memory to list it", s->root);
+        return err_set(e, rc, "%s: %s", s->root, strerror(-rc));
     if (s->n_entry)
         qsort(s->entry, s->n_entry, sizeof *s->entry, cmp_entry);
     if (b->n_problem)

@@ -108,8 +108,8 @@ struct store {
 /* Scans root. prev (may be NULL) is an earlier scan with the same options: files whose (path, dev,
  * ino, size, mtime, ctime) have not changed are not parsed again. It is only read. *out is the
  * caller's, store_free's to free. Fails only where nothing at all can be said: root absent
- * (-ENOENT), no directory (-ENOTDIR), not readable (-EACCES, naming its owner), no memory. An empty
- * store is no error. */
+ * (-ENOENT), no directory (-ENOTDIR), not readable (-EACCES, naming its owner), no memory, no
+ * descriptors left (-EMFILE, -ENFILE: what is there must not look gone). An empty store is no error. */
 int store_scan(struct store **out, const char *root, const struct store_options *opt,
                const struct store *prev, struct err *e);
 void store_free(struct store *s);

@@ -268,7 +268,7 @@ int store_examine(struct store *s, struct store_entry *en, const struct store_ca
         bad = gguf_open(&g, part, n, &why);
     if (bad == -ESTALE)
         rc = refuse(en, -EAGAIN, "changed while it was read: still being written");
-    else if (bad == -ENOMEM)
+    else if (store_starved(bad))
         rc = bad;
     else if (bad < 0)
         rc = refuse(en, bad, why.msg);
@@ -280,5 +280,5 @@ int store_examine(struct store *s, struct store_entry *en, const struct store_ca
     for (int i = 0; i < n; i++)
         source_close(part[i]);
     free(part);
-    return rc < 0 ? err_set(e, rc, "no memory to examine a file") : 0;
+    return rc < 0 ? err_set(e, rc, "%s, while a file was examined", strerror(-rc)) : 0;
 }

@@ -7,6 +7,15 @@
 
 #include "format/store.h"
 
+#include <errno.h>
+
+/* Ours, not the store's: memory or descriptors ran out. Says nothing about any file, so it ends a
+ * scan instead of hiding what is there. */
+static inline bool store_starved(int rc)
+{
+    return rc == -ENOMEM || rc == -EMFILE || rc == -ENFILE;
+}
+
 struct store_cand {
     struct store_part *part; /* in shard order; paths absolute */
     int n_part, cap_part;
@@ -49,8 +58,8 @@ int store_open_file(int root_fd, enum store_resolve resolve, const char *rel, in
 /* "owned by NAME, mode 0600" of a path below dir_fd; "" if it cannot even be seen. */
 void store_owner_text(char *dst, size_t cap, int dir_fd, const char *name);
 
-/* Opens and parses the parts of en, fills facts, role, rc, why and plan. Returns < 0 only without
- * memory. */
+/* Opens and parses the parts of en, fills facts, role, rc, why and plan. Returns < 0 only if
+ * store_starved. */
 int store_examine(struct store *s, struct store_entry *en, const struct store_cand *c,
                   struct err *e);
 

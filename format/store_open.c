@@ -52,9 +52,10 @@ void store_owner_text(char *dst, size_t cap, int dir_fd, const char *name)
                  group->gr_name);
 }
 
-static int open_beneath(int root_fd, const char *rel)
+static int open_beneath(int root_fd, const char *rel, int flags)
 {
-    struct open_how how = {.flags = OPEN_FLAGS, .resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS};
+    struct open_how how = {.flags = (unsigned)flags,
+                           .resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS};
     /* The kernel answers EAGAIN when a rename elsewhere made the walk uncertain: ask again. */
     for (int i = 0;; i++) {
         int fd = (int)syscall(SYS_openat2, root_fd, rel, &how, sizeof how);
@@ -81,32 +82,42 @@ static int open_error(int rc, int dir_fd, const char *name, struct err *e)
     }
 }
 
+static int check_regular(int fd, struct stat *st, struct err *e)
+{
+    if (fstat(fd, st) < 0) {
+        int rc = -errno;
+        return err_set(e, rc, "fstat: %s", strerror(-rc));
+    }
+    if (S_ISDIR(st->st_mode))
+        return err_set(e, -EISDIR,
+                       "a link to a directory: not followed; name the directory as a source");
+    return S_ISREG(st->st_mode) ? 0 : err_set(e, -EINVAL, "not a regular file");
+}
+
 int store_open_file(int root_fd, enum store_resolve resolve, const char *rel, int dir_fd,
                     const char *name, struct source_id *id, struct err *e)
 {
+    /* First without opening: that alone may do things to a device, or let a pipe's writer go on. */
+    static const int step[] = {O_PATH | O_CLOEXEC, OPEN_FLAGS};
     if (dir_fd < 0) {
         dir_fd = root_fd;
         name = rel;
     }
-    int fd = resolve == STORE_RESOLVE_BENEATH ? open_beneath(root_fd, rel)
-                                              : openat(dir_fd, name, OPEN_FLAGS);
-    if (fd < 0)
-        return open_error(-errno, dir_fd, name, e);
-    struct stat st;
-    int rc = fstat(fd, &st) < 0 ? -errno : 0;
-    if (rc < 0)
-        rc = err_set(e, rc, "fstat: %s", strerror(-rc));
-    else if (S_ISDIR(st.st_mode))
-        rc = err_set(e, -EISDIR,
-                     "a link to a directory: not followed; name the directory as a source");
-    else if (!S_ISREG(st.st_mode))
-        rc = err_set(e, -EINVAL, "not a regular file");
-    if (rc < 0) {
+    for (int i = 0;; i++) {
+        int fd = resolve == STORE_RESOLVE_BENEATH ? open_beneath(root_fd, rel, step[i])
+                                                  : openat(dir_fd, name, step[i]);
+        if (fd < 0)
+            return open_error(-errno, dir_fd, name, e);
+        struct stat st;
+        int rc = check_regular(fd, &st, e);
+        if (rc == 0 && i == 1) {
+            *id = id_of(&st);
+            return fd;
+        }
         close(fd);
-        return rc;
+        if (rc < 0)
+            return rc;
     }
-    *id = id_of(&st);
-    return fd;
 }
 
 int store_part_open(struct source **out, const struct store *s, const struct store_part *p,

@@ -158,7 +158,7 @@ static int visit_file(struct plain_dir *d, const char *name)
         close(fd);
         return rc;
     }
-    if (fd == -ENOMEM)
+    if (store_starved(fd))
         return fd;
     if (fd == -EISDIR)
         return problem_at(d, name, -ELOOP, why.msg);
@@ -179,6 +179,8 @@ static int visit_dir(struct plain_dir *d, const char *name)
     if (fd < 0) {
         int rc = -errno;
         char owner[256], why[ERR_MSG_MAX];
+        if (store_starved(rc))
+            return rc;
         store_owner_text(owner, sizeof owner, d->fd, name);
         snprintf(why, sizeof why, "directory not readable: %s%s%s", strerror(-rc),
                  *owner ? ": " : "", owner);
@@ -343,7 +345,7 @@ static int walk(struct store_build *b, int fd, const char *rel, int depth, struc
     if (rc == 0)
         rc = group(&d);
     if (rc < 0)
-        err_set(e, rc, "no memory to scan a folder");
+        err_set(e, rc, "%s, while a folder was scanned", strerror(-rc));
     for (size_t i = 0; i < d.n_name; i++)
         free(d.name[i]);
     free(d.name);

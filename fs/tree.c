@@ -520,6 +520,10 @@ static int ask_writers(struct builder *b, const struct store_entry *en)
         struct source *s;
         struct err e;
         int rc = store_part_open(&s, b->scan->store, &en->part[i], &e);
+        if (rc == -ENOMEM || rc == -EMFILE || rc == -ENFILE) { /* ours, not the file's */
+            b->rc = err_set(b->e, rc, "%s", e.msg);
+            return rc;
+        }
         if (rc < 0) {
             add_problem(b, en, rc, e.msg);
             return rc;

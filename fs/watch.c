@@ -26,8 +26,9 @@
 #define QUIET_ONE_MS 30
 #define QUIET_MS     250
 #define LATEST_MS    2000
-#define MAX_LOGGED   20 /* problems of one scan that go to the log */
-#define CHECK_MS     20 /* between two looks at open files while one is being written */
+#define RETRY_MS     1000 /* after a scan that failed */
+#define MAX_LOGGED   20   /* problems of one scan that go to the log */
+#define CHECK_MS     20   /* between two looks at open files while one is being written */
 #define MASK                                                                                       \
     (IN_CREATE | IN_MOVED_FROM | IN_MOVED_TO | IN_DELETE | IN_CLOSE_WRITE | IN_MODIFY |            \
      IN_ATTRIB | IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR)
@@ -39,10 +40,12 @@ struct watch {
     bool started;
     /* The watch thread's own. */
     int *wd; /* sorted */
-    size_t n_wd, cap_wd;
+    size_t n_wd;
     uint64_t first_ms, last_ms; /* of the events not yet answered by a scan; 0: none */
     uint64_t last_check_ms;
-    char one_name[256]; /* the name all of them concern */
+    uint64_t retry_ms;      /* when the scan that failed is repeated; 0: none did */
+    char said[ERR_MSG_MAX]; /* why it failed: told once */
+    char one_name[256];     /* the name all of them concern */
     uint32_t one_cookie;
     bool many;
     /* Shared. */
@@ -87,6 +90,7 @@ static int cmp_int(const void *a, const void *b)
 struct wd_set {
     int *wd;
     size_t n, cap;
+    int rc; /* -EMFILE and the like: not all could be walked */
 };
 
 static void wd_add(struct watch *w, struct wd_set *s, const char *path)
@@ -103,8 +107,10 @@ static void wd_add(struct watch *w, struct wd_set *s, const char *path)
     if (s->n == s->cap) {
         size_t cap = s->cap ? 2 * s->cap : 64;
         int *more = realloc(s->wd, cap * sizeof *more);
-        if (!more)
+        if (!more) {
+            s->rc = -ENOMEM;
             return;
+        }
         s->wd = more;
         s->cap = cap;
     }
@@ -114,7 +120,11 @@ static void wd_add(struct watch *w, struct wd_set *s, const char *path)
 static void wd_walk(struct watch *w, struct wd_set *s, const char *path, int depth)
 {
     wd_add(w, s, path);
-    DIR *d = depth < STORE_MAX_DEPTH && w->ino_fd >= 0 ? opendir(path) : NULL;
+    if (depth >= STORE_MAX_DEPTH || w->ino_fd < 0)
+        return;
+    DIR *d = opendir(path);
+    if (!d && (errno == EMFILE || errno == ENFILE || errno == ENOMEM))
+        s->rc = -errno;
     if (!d)
         return;
     for (struct dirent *de; (de = readdir(d));) {
@@ -152,15 +162,19 @@ static void wd_targets(struct watch *w, struct wd_set *s, const struct store *st
 }
 
 /* Watches all that is there now and forgets what no longer is; before a scan, so that nothing can
- * change unseen between the two. */
-static void wd_renew(struct watch *w, const struct store *prev)
+ * change unseen between the two. If not all could be walked, what was watched stays watched. */
+static int wd_renew(struct watch *w, const struct store *prev, struct err *e)
 {
     if (w->ino_fd < 0)
-        return;
+        return 0;
     struct wd_set s = {0};
     wd_walk(w, &s, w->fs->root, 0);
     if (prev)
         wd_targets(w, &s, prev);
+    if (s.rc < 0) {
+        free(s.wd);
+        return err_set(e, s.rc, "%s: %s", w->fs->root, strerror(-s.rc));
+    }
     if (s.n)
         qsort(s.wd, s.n, sizeof *s.wd, cmp_int);
     for (size_t i = 0; i < w->n_wd && w->ino_fd >= 0; i++)
@@ -172,6 +186,25 @@ static void wd_renew(struct watch *w, const struct store *prev)
     pthread_mutex_lock(&w->mu);
     w->stats.n_dir = (unsigned)s.n;
     pthread_mutex_unlock(&w->mu);
+    return 0;
+}
+
+/* Watches where the links of a scan lead; true: to some place that was not watched during it. */
+static bool wd_follow(struct watch *w, const struct store *st)
+{
+    struct wd_set s = {0};
+    wd_targets(w, &s, st);
+    size_t n = w->n_wd;
+    int *more = s.n ? realloc(w->wd, (n + s.n) * sizeof *more) : NULL;
+    for (size_t i = 0; more && i < s.n; i++)
+        if (!n || !bsearch(&s.wd[i], more, n, sizeof *more, cmp_int))
+            more[w->n_wd++] = s.wd[i];
+    if (more) {
+        w->wd = more;
+        qsort(more, w->n_wd, sizeof *more, cmp_int);
+    }
+    free(s.wd);
+    return w->n_wd > n;
 }
 
 /* --- scanning ----------------------------------------------------------------------------- */
@@ -205,9 +238,10 @@ static int scan_once(struct watch *w, bool first, struct err *e)
     uint64_t t0 = clock_ms();
     struct tree *cur = nodes_tree(fs->nodes), *next = NULL;
     const struct store *prev = cur ? cur->scan->store : NULL;
-    wd_renew(w, prev);
     struct store *st;
-    int rc = store_scan(&st, fs->opt.source, &fs->opt.store, prev, e);
+    int rc = wd_renew(w, prev, e);
+    if (rc == 0)
+        rc = store_scan(&st, fs->opt.source, &fs->opt.store, prev, e);
     struct scan *scan = NULL;
     if (rc == 0 && !(scan = scan_new(st)))
         rc = err_set(e, -ENOMEM, "no memory for a scan");
@@ -216,9 +250,11 @@ static int scan_once(struct watch *w, bool first, struct err *e)
     if (rc == 0 && (first || !store_equal(scan->store, prev)))
         log_problems(scan->store);
     tree_put(fs->nodes, cur);
+    bool again = rc == 0 && wd_follow(w, scan->store);
     if (rc == 0) {
         pthread_mutex_lock(&w->mu);
         w->stats.n_parsed += scan->store->n_parsed;
+        w->kicked = w->kicked || again;
         pthread_mutex_unlock(&w->mu);
         struct tree *old = nodes_swap(fs->nodes, next);
         struct tree *now = nodes_tree(fs->nodes);
@@ -252,8 +288,10 @@ static void scan_again(struct watch *w)
     w->many = false;
     w->one_name[0] = '\0';
     int rc = scan_once(w, false, &e);
-    if (rc < 0)
-        log_line(LOG_ERROR, "scan: %s; the tree stays as it was", e.msg);
+    w->retry_ms = rc < 0 ? clock_ms() + RETRY_MS : 0;
+    if (rc < 0 && strcmp(e.msg, w->said) != 0)
+        log_line(LOG_ERROR, "scan: %s; the tree stays as it was until one succeeds", e.msg);
+    snprintf(w->said, sizeof w->said, "%s", rc < 0 ? e.msg : "");
     pthread_mutex_lock(&w->mu);
     w->n_done = w->n_begun;
     pthread_cond_broadcast(&w->scanned);
@@ -338,11 +376,11 @@ static int due_in(struct watch *w)
     pthread_mutex_unlock(&w->mu);
     if (kicked)
         return 0;
-    if (w->first_ms == 0)
+    if (w->first_ms == 0 && w->retry_ms == 0)
         return -1;
     uint64_t quiet = w->last_ms + (w->many ? QUIET_MS : QUIET_ONE_MS);
     uint64_t latest = w->first_ms + LATEST_MS, now = clock_ms();
-    uint64_t at = quiet < latest ? quiet : latest;
+    uint64_t at = w->first_ms == 0 ? w->retry_ms : quiet < latest ? quiet : latest;
     return at > now ? (int)(at - now) : 0;
 }
 

@@ -524,6 +524,54 @@ PY
     stop
 }
 
+t_link_targets() { # what happens beside a link's target is seen, from the first scan on
+    mkdir -p "$T/store/x"
+    big_store "$T/data/m.gguf" 1 1
+    ln -s "$T/data/m.gguf" "$T/store/x/a.gguf"
+    start m "$T/store"
+    local apr=$M/local/x/a.apr ino
+    ino=$(stat -c %i "$apr")
+    big_store "$T/data/m.gguf" 1 2
+    new_ino() { [ "$(stat -c %i "$apr")" != "$ino" ]; }
+    until_true 10 new_ino || fail "a replaced target is not noticed"
+    rm "$T/data/m.gguf"
+    until_true 10 test ! -e "$apr" || fail "a target that is gone is still listed"
+    stop
+}
+
+t_no_descriptors() { # a scan that runs out of descriptors leaves the tree as it was, and is repeated
+    local i
+    for i in $(seq 20); do big_store "$T/store/p/q$i/m$i.gguf" 1 "$i"; done
+    ulimit -n 30
+    start m "$T/store"
+    python3 - "$M" "$T/store" <<'PY'
+import glob, os, sys, time
+mnt, store = sys.argv[1:]
+shown = lambda: len(glob.glob(mnt + "/*/*/*.apr"))
+assert shown() == 20, shown()
+held, full = [], 0
+for f in sorted(glob.glob(mnt + "/*/*/*.apr")):
+    try:
+        held.append(open(f, "rb"))
+    except OSError as e:
+        assert e.errno == 24, e
+        full += 1
+assert full > 0, "descriptors did not run out"
+for n in 1, 2, 3: # so many are free when the scan begins
+    held.pop().close()
+    os.rename(store + "/p/q20/m%d.gguf" % (19 + n), store + "/p/q20/m%d.gguf" % (20 + n))
+    time.sleep(0.5)
+    assert shown() == 20, "%d models left with %d descriptors" % (shown(), n)
+for f in held:
+    f.close()
+end = time.monotonic() + 10
+while not os.path.exists(mnt + "/p/q20/m23.apr"):
+    assert time.monotonic() < end, "the scan was not repeated"
+    time.sleep(0.05)
+PY
+    stop
+}
+
 t_growing() {
     mkdir -p "$T/store"
     "$B/tests/tool_store" --big "$T/m.gguf" 8 1
@@ -987,6 +1035,8 @@ run mount_overwritten_source_is_one_generation_or_eio t_overwritten $((LONG ? 20
 run mount_replaced_source_keeps_old_handles t_replaced
 run mount_metadata_change_is_no_content_change t_metadata_only
 run mount_follows_random_changes t_random_changes $((LONG ? 3600 : 120))
+run mount_follows_targets_of_links t_link_targets
+run mount_keeps_its_tree_without_descriptors t_no_descriptors
 run mount_hides_what_is_still_arriving t_growing
 run mount_refuses_malformed_by_name t_malformed
 run mount_hides_every_cut t_every_cut $((LONG ? 600 : 100))

@@ -8,6 +8,8 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <string.h>
+#include <sys/inotify.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -945,6 +947,62 @@ static int next_fd(void)
     return fd;
 }
 
+/* Whoever waits for a reader of the pipe waits on: a scan does not open what a link leads to before
+ * it knows what that is. */
+static void store_plain_pipe_behind_a_link_is_not_opened(void **state)
+{
+    (void)state;
+    char *root = temp_dir(), *data = temp_dir(), *pipe = path_join(data, "pipe");
+    assert_int_equal(mkfifo(pipe, 0644), 0);
+    tree_link(root, "q.gguf", pipe);
+    int in = inotify_init1(IN_NONBLOCK);
+    assert_true(in >= 0 && inotify_add_watch(in, data, IN_OPEN) >= 0);
+    store_free(scan(root));
+    char events[4096];
+    assert_int_equal(read(in, events, sizeof events), -1);
+    assert_int_equal(errno, EAGAIN);
+    int fd = open(pipe, O_RDONLY | O_NONBLOCK); /* so it would have been seen */
+    assert_true(read(in, events, sizeof events) > 0);
+    close(fd);
+    close(in);
+    free(pipe);
+    free(data);
+    free(root);
+}
+
+/* With few descriptors left a scan succeeds or fails; it never says that files are not readable. */
+static void store_scan_without_descriptors_fails(void **state)
+{
+    (void)state;
+    char *root = temp_dir();
+    struct rlimit was, few;
+    tree_model(root, "a/b/one.gguf", 1);
+    tree_model(root, "two.gguf", 2);
+    struct store_options opt = {.kind = STORE_PLAIN, .plan = true};
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &was), 0);
+    int first = next_fd(), n_failed = 0, n_whole = 0;
+    for (int spare = 0; spare < 12; spare++) {
+        struct store *s = NULL;
+        struct err e = {0};
+        few = was;
+        few.rlim_cur = (rlim_t)(first + spare);
+        assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
+        int rc = store_scan(&s, root, &opt, NULL, &e);
+        assert_int_equal(setrlimit(RLIMIT_NOFILE, &was), 0);
+        if (rc < 0) {
+            assert_int_equal(rc, -EMFILE);
+            n_failed++;
+            continue;
+        }
+        assert_int_equal(s->n_entry, 2);
+        assert_true(s->entry[0].rc == 0 && s->entry[1].rc == 0);
+        store_free(s);
+        n_whole++;
+    }
+    assert_true(n_failed > 2 && n_whole > 2);
+    free(root);
+}
+
 static void store_scan_leaves_no_descriptor_open(void **state)
 {
     (void)state;
@@ -1054,6 +1112,8 @@ int main(void)
         cmocka_unit_test(store_warns_of_holes),
         cmocka_unit_test(store_scan_is_pure),
         cmocka_unit_test(store_rescan_parses_only_what_changed),
+        cmocka_unit_test(store_plain_pipe_behind_a_link_is_not_opened),
+        cmocka_unit_test(store_scan_without_descriptors_fails),
         cmocka_unit_test(store_scan_leaves_no_descriptor_open),
         cmocka_unit_test(store_plan_refuses_another_file),
         cmocka_unit_test(store_plan_keeps_its_descriptors),
