@@ -1,5 +1,6 @@
 /* libFuzzer: any bytes as a GGUF, planned in every profile. What plans must be covered by its
- * segments, read at any place, and open as an .apr whose tensors are those of the plan. */
+ * segments, read at any place, and open as an .apr whose tensors are those of the plan and whose
+ * configuration is the GGUF's, field for field. */
 #include "format/apr_meta.h"
 #include "format/apr_read.h"
 #include "format/vapr.h"
@@ -30,7 +31,7 @@ static void read_seams(const struct vapr *v)
     check(vapr_read(v, buf, at - 1, sizeof buf, &got, NULL) == 0 && got == 1);
 }
 
-static void open_view(const struct vapr *v)
+static void open_view(const struct vapr *v, enum arch_values values)
 {
     struct source *s = NULL;
     struct apr *a = NULL;
@@ -46,9 +47,11 @@ static void open_view(const struct vapr *v)
         check(apr_raw_twin(a, t, &raw) == w->conv && t->type == w->dtype);
         check(!w->conv || (raw.type == w->type->id && raw.size == w->src_size));
     }
-    struct arch_config c;
-    if (apr_meta_read(apr_meta(a), &c, &e) == 0)
-        arch_config_release(&c);
+    struct arch_config want, c;
+    check(arch_resolve(vapr_gguf(v), values, &want, NULL, &e) == 0);
+    check(apr_meta_read(apr_meta(a), &c, &e) == 0 && arch_config_diff(&want, &c, NULL, NULL) == 0);
+    arch_config_release(&want);
+    arch_config_release(&c);
     apr_close(a);
     source_close(s);
 }
@@ -68,7 +71,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             check(rc == 0 ? v != NULL : rc < 0 && e.code == rc && e.msg[0] && !v);
             if (rc == 0) {
                 read_seams(v);
-                open_view(v);
+                open_view(v, size % 2 ? ARCH_VALUES_COMPAT : ARCH_VALUES_REFERENCE);
             }
             vapr_free(v);
         }
