@@ -539,19 +539,57 @@ static int ask_writers(struct builder *b, const struct store_entry *en)
     return 0;
 }
 
+/* May others go all the way to a file? Below the store's root they may, since somebody chose to mount
+ * it; a link may lead elsewhere, and anybody who can write into the store can plant one. */
+static bool others_reach(const char *root, const char *path)
+{
+    char *real = realpath(path, NULL);
+    size_t n = strlen(root);
+    bool yes = real && (strcmp(root, "/") == 0 || (strncmp(real, root, n) == 0 && real[n] == '/'));
+    struct stat st;
+    while (real && !yes) {
+        char *slash = strrchr(real, '/');
+        yes = slash == real; /* come to the top */
+        *slash = '\0';
+        if (!yes && (stat(real, &st) < 0 || !(st.st_mode & S_IXOTH)))
+            break;
+    }
+    free(real);
+    return yes;
+}
+
+/* A part that others may not read narrows w to its own owner and mode; what two parts' owners do not
+ * agree on, and a path that leads to another file by now, to nobody's. */
+static void narrow_to_part(const struct builder *b, const struct store_part *p, struct wish *w,
+                           bool *narrowed)
+{
+    struct stat st;
+    if (stat(p->path, &st) < 0 || st.st_dev != p->id.dev || st.st_ino != p->id.ino) {
+        w->mode = 0;
+        return;
+    }
+    mode_t mode = others_reach(b->scan->store->root, p->path) ? st.st_mode : st.st_mode & 0700;
+    if (mode & S_IROTH)
+        return;
+    w->mode &= mode;
+    if (*narrowed && w->uid != st.st_uid)
+        w->mode &= ~(mode_t)S_IRUSR;
+    if (*narrowed && w->gid != st.st_gid)
+        w->mode &= ~(mode_t)S_IRGRP;
+    w->uid = st.st_uid;
+    w->gid = st.st_gid;
+    *narrowed = true;
+}
+
 /* Owner and mode: the mount's, or the source's own where the mount must not widen access. */
 static void set_owner(const struct builder *b, const struct store_entry *en, struct wish *w)
 {
+    bool narrowed = false;
     w->uid = b->opt->uid;
     w->gid = b->opt->gid;
     w->mode = 0666 & ~(b->opt->umask | 0222);
-    struct stat st;
     for (int i = 0; b->opt->narrow && i < en->n_part; i++)
-        if (stat(en->part[i].path, &st) == 0 && !(st.st_mode & S_IROTH)) {
-            w->uid = st.st_uid;
-            w->gid = st.st_gid;
-            w->mode &= st.st_mode;
-        }
+        narrow_to_part(b, &en->part[i], w, &narrowed);
 }
 
 static void add_links(struct builder *b, const struct store_entry *en, const char *dir,

@@ -973,8 +973,26 @@ t_narrow_access() { # allow_other as root never widens access to a source
     chmod 644 "$T/store/open.gguf"
     chmod 640 "$T/store/shut.gguf"
     chown 12:34 "$T/store/shut.gguf"
+    # Links: into a folder that others may not enter, and into one that they may.
+    mkdir "$T/private" "$T/public"
+    big_store "$T/private/far.gguf" 1 1
+    big_store "$T/public/near.gguf" 1 1
+    chmod 644 "$T/private/far.gguf" "$T/public/near.gguf"
+    chown 12:34 "$T/private/far.gguf"
+    chmod 700 "$T/private"
+    ln -s "$T/private/far.gguf" "$T/public/near.gguf" "$T/store/"
+    # Two parts, two owners: neither may read the other's.
+    mkdir "$T/tmp"
+    small_store "$T/tmp"
+    mv "$T/tmp/acme/sharded" "$T/store/sharded"
+    chown 12:34 "$T"/store/sharded/*
+    chown 56:34 "$T"/store/sharded/*00002-of*
+    chmod 640 "$T"/store/sharded/*
     start m "$T/store" -o allow_other
     [ "$(stat -c '%u %g %a' "$M/local/open/open.apr")" = "0 0 444" ]
+    [ -n "${TMPDIR:-}" ] || [ "$(stat -c '%u %g %a' "$M/local/near/near.apr")" = "0 0 444" ]
+    [ "$(stat -c '%u %g %a' "$M/local/far/far.apr")" = "12 34 400" ]
+    [ "$(stat -c '%g %a' "$M"/local/sharded/*.apr)" = "34 40" ]
     [ "$(stat -c '%u %g %a' "$M/local/shut/shut.apr")" = "12 34 440" ]
     stop
 }
