@@ -39,7 +39,7 @@ enum {
 
 static const struct opts_item options[] = {
     {OPT_JSON, "json", NULL, "one JSON document on stdout",
-     LS | SHOW | TENSORS | EXPLAIN | VERIFY | CONVERT | DIFF},
+     LS | SHOW | TENSORS | EXPLAIN | VERIFY | CONVERT | DIFF | CAT},
     {OPT_BYTES, "bytes", NULL, "sizes in bytes (default: powers of 1024)", LS | SHOW | TENSORS},
     {'a', "all", NULL, "what is no model too, with its role and the reason", LS},
     {OPT_GGUF_ORDER, "gguf-order", NULL, "shapes innermost first, as GGUF's ne[]", TENSORS},
@@ -203,6 +203,7 @@ static int on_option(void *ctx, const struct opts_item *item, const char *arg, s
         p->opt.vapr.values = rc == 1 ? VAPR_VALUES_COMPAT : VAPR_VALUES_REFERENCE;
         break;
     case OPT_AS:
+        p->opt.as_given = true;
         rc = choice(item, arg, (const char *const[]){"raw", "f32", "text"}, 3, e);
         p->opt.as = rc > 0 ? (enum tool_as)rc : TOOL_AS_RAW;
         break;

@@ -32,6 +32,7 @@ enum tool_as {
 struct tool_options {
     bool json, bytes, all, gguf_order, deep, readers, extents, force;
     enum tool_as as;
+    bool as_given;
     struct vapr_options vapr;
     bool layout_given; /* --profile, --footer or --values */
 };

@@ -344,9 +344,13 @@ static int print_readers(const struct verdict *v, struct err *e)
     return table_print(&t, e);
 }
 
-static int print_text(const struct tool_options *opt, const char *path, const struct verdict *v,
+/* file is shown escaped: a name may hold what a terminal obeys. */
+static int print_text(const struct tool_options *opt, const char *file, const struct verdict *v,
                       struct err *e)
 {
+    char *path = tool_escape((struct gguf_str){file, strlen(file)});
+    if (!path)
+        return err_set(e, -ENOMEM, "no memory for a path");
     for (size_t i = 0; i < v->problem.n && i < MAX_SAY; i++)
         printf("%s: %s\n", path, v->problem.text[i] ? v->problem.text[i] : "(no memory)");
     if (v->problem.n > MAX_SAY)
@@ -361,6 +365,7 @@ static int print_text(const struct tool_options *opt, const char *path, const st
             printf("%s%08x", k ? " " : ", CRC-32 ", v->crc[k]);
         printf("\n");
     }
+    free(path);
     return v->judged ? print_readers(v, e) : 0;
 }
 

@@ -183,6 +183,18 @@ ok cat_tensor_text_reads_back
 run 1 cat-tensor --as text "$G" no.such && err "no tensor 'no.such'"; ok cat_tensor_unknown
 run 1 cat-tensor --as text "$tmp/seeds/types.gguf" IQ1_S && err 'type IQ1_S'; ok cat_tensor_refuses_what_it_cannot_read
 run 0 cat-tensor --as text "$tmp/seeds/types.gguf" I64 && out '^-?[0-9]+$'; ok cat_tensor_integers
+"$T" cat-tensor --json "$G" blk.0.attn_norm.weight >"$tmp/json" 2>"$tmp/err" && python3 - "$tmp/json" "$tmp/raw" <<'P'
+import json, struct, sys
+d = json.load(open(sys.argv[1]))
+raw = open(sys.argv[2], "rb").read()
+want = struct.unpack("<%df" % (len(raw) // 4), raw)
+got = struct.unpack("<%df" % len(d["values"]), struct.pack("<%df" % len(d["values"]), *d["values"]))
+sys.exit(got != want or d["shape"] != [len(want)] or d["type"] != "F32" or d["schema"] != 1)
+P
+ok cat_tensor_json
+run 2 cat-tensor --json --as text "$G" blk.0.attn_norm.weight && err 'no --as'; ok cat_tensor_json_has_one_form
+cp "$G" "$tmp/a"$'\033'"[31m.gguf"
+run 0 verify "$tmp/a"$'\033'"[31m.gguf" && out 'a.033.31m\.gguf: ok$'; ok verify_escapes_names
 
 # --- ls
 mkdir -p "$tmp/store/a" && cp "$G" "$tmp/store/a/one.gguf" && cp "$tmp/engine.apr" "$tmp/store/two.apr" && cp "$tmp/seeds/bad-dim_0.gguf" "$tmp/store/three.gguf"
