@@ -15,8 +15,10 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/statvfs.h>
+#include <time.h>
 
-#define RESCAN_WAIT_MS 1000 /* an open that met a changed source waits that long for its new name */
+#define RESCAN_WAIT_MS 1000 /* who met a changed source waits that long for its new name */
+#define LOOKUP_POLL_MS 10
 
 /* What an open file or directory holds; fi->fh. */
 struct handle {
@@ -127,26 +129,47 @@ static struct node *lookup_dot(struct fs *fs, uint64_t ino, const char *name)
     return n;
 }
 
+/* The child and its attributes, counted as one lookup by the kernel; ENOENT leaves *n NULL. A sibling
+ * cannot be made from a source that changed since the scan: the next tree's one is waited for. Not by
+ * watch_rescan: the kernel holds the directory, which the watch thread may want to notify. */
+static int find_child(struct fs *fs, fuse_ino_t parent, const char *name, struct node **n,
+                      struct stat *st, struct err *e)
+{
+    for (unsigned ms = 0;; ms += LOOKUP_POLL_MS) {
+        *n = NULL;
+        if (nodes_lookup(fs->nodes, parent, name, n) < 0)
+            return err_set(e, -ENOENT, "no such name");
+        int rc = full_stat(fs, *n, st, e);
+        if (rc != -ESTALE || ms >= RESCAN_WAIT_MS)
+            return rc;
+        if (ms == 0)
+            watch_kick(fs->watch);
+        nodes_forget(fs->nodes, (*n)->ino, 1);
+        nodes_put(fs->nodes, *n);
+        nanosleep(&(struct timespec){.tv_nsec = LOOKUP_POLL_MS * 1000000L}, NULL);
+    }
+}
+
 static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
     struct fs *fs = fs_of(req);
     struct fuse_entry_param p = {.entry_timeout = FS_NEGATIVE_TIMEOUT_S};
-    struct node *n = NULL;
+    struct node *n;
+    struct stat st;
+    struct err e;
+    int rc;
     watch_touch(fs->watch);
     if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0) {
         n = lookup_dot(fs, parent, name);
-        if (!n) {
-            fuse_reply_err(req, ESTALE);
-            return;
-        }
-    } else if (nodes_lookup(fs->nodes, parent, name, &n) < 0) {
-        fuse_reply_entry(req, &p); /* ino 0: there is none, and that may be remembered */
-        return;
+        rc = n ? full_stat(fs, n, &st, &e) : -ESTALE;
+    } else {
+        rc = find_child(fs, parent, name, &n, &st, &e);
     }
-    struct stat st;
-    struct err e;
-    int rc = full_stat(fs, n, &st, &e);
-    if (rc < 0) {
+    if (!n && rc == -ENOENT) {
+        fuse_reply_entry(req, &p); /* ino 0: there is none, and that may be remembered */
+    } else if (!n) {
+        fuse_reply_err(req, -rc);
+    } else if (rc < 0) {
         nodes_forget(fs->nodes, n->ino, 1);
         reply_failed(req, n, "lookup", rc, &e);
     } else {
@@ -271,12 +294,6 @@ static int open_apr(struct fs *fs, struct handle *h, struct err *e)
     int rc = vfile_open(vf, e);
     if (rc < 0) {
         vfile_put(vf);
-        /* Changed, or being written: the kernel looks the name up again on ESTALE, so the new tree
-         * shall be there by then. */
-        if (rc == -ESTALE || rc == -EAGAIN) {
-            watch_rescan(fs->watch, RESCAN_WAIT_MS);
-            rc = -ESTALE;
-        }
         return rc;
     }
     h->vf = vf;
@@ -307,6 +324,12 @@ static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
         rc = item_get(fs, n, &h->item, &e);
     else if (n->kind == NODE_CTL)
         rc = ctl_text(fs, n->ctl, &h->text, &h->text_len, &e);
+    /* Changed, or being written: the kernel looks the name up again on ESTALE, so the new tree shall
+     * be there by then. */
+    if (rc == -ESTALE || rc == -EAGAIN) {
+        watch_rescan(fs->watch, RESCAN_WAIT_MS);
+        rc = -ESTALE;
+    }
     if (rc < 0) {
         if (rc != -ESTALE)
             log_line(LOG_WARN, "%s: open: %s", n->path, e.msg);
@@ -523,6 +546,8 @@ static void op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t
     size_t len = 0;
     struct err e;
     int rc = ctl_xattr(fs, n, name, &text, &len, &e);
+    if (rc == -ESTALE) /* as in op_open */
+        watch_rescan(fs->watch, RESCAN_WAIT_MS);
     if (rc < 0)
         fuse_reply_err(req, -rc);
     else

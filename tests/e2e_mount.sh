@@ -525,6 +525,25 @@ PY
     stop
 }
 
+t_siblings_follow() { # a file made from a source that was replaced just now is waited for
+    big_store "$T/m1" 1 1
+    big_store "$T/m2" 1 2
+    mkdir "$T/store"
+    cp "$T/m1" "$T/store/m.gguf"
+    start m "$T/store"
+    python3 - "$M" "$T" <<'PY'
+import os, shutil, sys
+mnt, t = sys.argv[1:]
+for i in range(20):
+    shutil.copy(t + "/m%d" % (1 + i % 2), t + "/new")
+    os.rename(t + "/new", t + "/store/m.gguf")
+    assert open(mnt + "/local/m/config.json", "rb").read(1) == b"{"
+    text = open(mnt + "/.aprfs/extents/local/m/m.tsv").read()
+    assert text.startswith("aprfs-extents 1\n"), text # perhaps of the old one: its reader compares
+PY
+    stop
+}
+
 t_link_targets() { # what happens beside a link's target is seen, from the first scan on
     mkdir -p "$T/store/x"
     big_store "$T/data/m.gguf" 1 1
@@ -1054,6 +1073,7 @@ run mount_overwritten_source_is_one_generation_or_eio t_overwritten $((LONG ? 20
 run mount_replaced_source_keeps_old_handles t_replaced
 run mount_metadata_change_is_no_content_change t_metadata_only
 run mount_follows_random_changes t_random_changes $((LONG ? 3600 : 120))
+run mount_siblings_follow_a_replaced_source t_siblings_follow
 run mount_follows_targets_of_links t_link_targets
 run mount_keeps_its_tree_without_descriptors t_no_descriptors
 run mount_hides_what_is_still_arriving t_growing
