@@ -206,6 +206,10 @@ static int encode_parts(struct run *r, const char *text, size_t len, unsigned fl
     bool all = flags & TOKENIZER_PARSE_SPECIAL;
     int rc = special_cut(all ? t->all : t->user, text, len, &part, &n_part, e);
     bool after_token = true; /* the text's start counts as one */
+    /* A text that spells BOS out has it already. */
+    bool bos = flags & TOKENIZER_ADD_SPECIAL && t->v.add_bos;
+    if (rc == 0 && bos && !(n_part > 0 && part[0].id == t->v.bos))
+        rc = ids_add(&r->ids, t->v.bos, e);
     for (size_t i = 0; rc == 0 && i < n_part; i++) {
         const char *p = text + part[i].off;
         if (part[i].id >= 0)
@@ -230,8 +234,6 @@ int tokenizer_encode(const struct tokenizer *t, const char *text, size_t len, un
     int rc = ids_reserve(&r.ids, len / 4 + 2, e);
     if (rc == 0)
         rc = ids_cache_init(&r.cache, len, e);
-    if (rc == 0 && add && t->v.add_bos)
-        rc = ids_add(&r.ids, t->v.bos, e);
     if (rc == 0)
         rc = encode_parts(&r, text, len, flags, e);
     if (rc == 0 && add && t->v.add_eos)

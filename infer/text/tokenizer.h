@@ -16,7 +16,7 @@
 struct tokenizer;
 
 enum tokenizer_flag {
-    TOKENIZER_ADD_SPECIAL = 1,   /* BOS/EOS as the model wants them */
+    TOKENIZER_ADD_SPECIAL = 1,   /* BOS/EOS as the model wants them; no BOS before a BOS */
     TOKENIZER_PARSE_SPECIAL = 2, /* control tokens' spelling in the text becomes the token */
 };
 
