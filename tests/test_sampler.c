@@ -166,6 +166,21 @@ static void sampler_penalties_move_logits_as_said(void **state)
     sampler_free(s);
 }
 
+/* A penalty near zero lifts a repeated token beyond all floats: it is taken, never the last of the
+ * order, which NaN probabilities would leave. */
+static void sampler_penalties_never_leave_the_floats(void **state)
+{
+    (void)state;
+    struct sampler_params p = sampler_defaults();
+    const float l[] = {5, 2, 3, -1};
+    const int32_t prev[] = {1};
+    p.repeat_penalty = 1e-300;
+    struct sampler *s = make(&p, 4);
+    for (uint64_t i = 0; i < 20; i++)
+        assert_int_equal(sampler_next(s, l, i, prev, 1, 1), 1);
+    sampler_free(s);
+}
+
 static void sampler_repeats_for_a_seed_and_differs_between_seeds(void **state)
 {
     (void)state;
@@ -285,6 +300,7 @@ int main(void)
         cmocka_unit_test(sampler_top_p_keeps_the_shortest_run),
         cmocka_unit_test(sampler_min_p_is_relative_to_the_highest),
         cmocka_unit_test(sampler_penalties_move_logits_as_said),
+        cmocka_unit_test(sampler_penalties_never_leave_the_floats),
         cmocka_unit_test(sampler_repeats_for_a_seed_and_differs_between_seeds),
         cmocka_unit_test(sampler_sorts_any_floats),
         cmocka_unit_test(sampler_params_out_of_range_are_named),

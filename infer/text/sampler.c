@@ -1,6 +1,7 @@
 #include "infer/text/sampler.h"
 
 #include <errno.h>
+#include <float.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
@@ -165,6 +166,12 @@ static double draw(uint64_t seed, uint64_t position)
     return (double)((((uint64_t)r[1] << 32) | r[0]) >> 11) * 0x1p-53;
 }
 
+/* The nearest finite float: infinite logits have no softmax. */
+static float clamped(double v)
+{
+    return (float)fmax(-(double)FLT_MAX, fmin((double)FLT_MAX, v));
+}
+
 /* The id's count in the window is taken once: the first time it is met. */
 static void penalties(struct sampler *s, const int32_t *prev, size_t n_prev, size_t n_prompt)
 {
@@ -176,7 +183,7 @@ static void penalties(struct sampler *s, const int32_t *prev, size_t n_prev, siz
         for (size_t i = n_prev - n_win; i < n_prev; i++) {
             float *l = &s->logit[prev[i]];
             if (s->count[prev[i]]++ == 0)
-                *l = (float)(*l > 0 ? (double)*l / p->repeat_penalty
+                *l = clamped(*l > 0 ? (double)*l / p->repeat_penalty
                                     : (double)*l * p->repeat_penalty);
         }
         for (size_t i = n_prev - n_win; i < n_prev; i++)
