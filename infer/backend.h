@@ -99,6 +99,12 @@ struct backend_ops {
     /* All of m's bytes are in data: the moment to rearrange them. */
     int (*matrix_ready)(struct backend *b, struct backend_matrix *m);
 
+    /* Bytes that may still be allocated and touched here; UINT64_MAX: nobody knows. */
+    uint64_t (*memory)(struct backend *b);
+    /* What kv_new's cache takes once n_pos of its n_ctx positions are written; UINT64_MAX: more than
+     * can be counted. */
+    uint64_t (*kv_bytes)(struct backend *b, const struct backend_kv_layer *layer, uint32_t n_layer,
+                         uint32_t n_ctx, uint32_t n_pos);
     /* Room for n_ctx positions; not all of it is touched at once. */
     int (*kv_new)(struct backend *b, struct backend_kv **kv, const struct backend_kv_layer *layer,
                   uint32_t n_layer, uint32_t n_ctx);
@@ -140,7 +146,8 @@ struct backend {
 };
 
 struct backend_options {
-    int n_thread; /* CPU: worker threads, 0 = the CPUs this process may run on */
+    int n_thread;       /* CPU: worker threads, 0 = the CPUs this process may run on */
+    uint64_t mem_limit; /* bytes to be taken for all the memory there is; 0: what the machine has */
 };
 
 /* "cpu" is the f32 reference. -ENODEV: a known backend that this build or machine lacks; -EINVAL:

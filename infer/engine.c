@@ -9,28 +9,65 @@
 #include <string.h>
 #include <time.h>
 
+/* The ids of a prompt; at least one. */
+static int encode_prompt(const struct engine *g, const char *p, size_t len, int32_t **id, size_t *n,
+                         struct err *e)
+{
+    int rc =
+        tokenizer_encode(g->tok, p, len, TOKENIZER_ADD_SPECIAL | TOKENIZER_PARSE_SPECIAL, id, n, e);
+    if (rc == 0 && *n == 0) {
+        free(*id);
+        rc = err_set(e, -EINVAL, "the prompt is empty, and this model has no token to begin with");
+    }
+    return rc;
+}
+
 int engine_open(struct engine *g, const char *path, const struct engine_options *opt, struct err *e)
 {
-    *g = (struct engine){0};
+    *g = (struct engine){.path = path};
     int rc = model_file_open(&g->file, path, e);
     if (rc < 0)
         goto out;
     struct apr *apr = model_file_apr(g->file);
     if (opt->parts & ENGINE_TOKENIZER)
         rc = tokenizer_new(&g->tok, apr_meta(apr), NULL, e);
-    if (rc == 0 && opt->parts & ENGINE_WEIGHTS) {
-        const struct backend_options bo = {.n_thread = opt->n_thread};
-        const struct model_options mo = {.n_ctx = opt->n_ctx};
-        rc = backend_open(&g->b, opt->backend ? opt->backend : "cpu", &bo, e);
-        if (rc == 0)
-            rc = model_open(&g->m, apr, g->b, &mo, e);
-    }
     if (rc < 0)
         err_wrap(e, "%s", path);
+    else if (opt->parts & ENGINE_WEIGHTS)
+        rc = engine_load(g, opt, e);
 out:
     if (rc < 0)
         engine_close(g);
     return rc;
+}
+
+int engine_load(struct engine *g, const struct engine_options *opt, struct err *e)
+{
+    const struct backend_options bo = {.n_thread = opt->n_thread, .mem_limit = opt->mem_limit};
+    const struct model_options mo = {.n_ctx = opt->n_ctx, .n_pos = opt->n_pos};
+    int rc = backend_open(&g->b, opt->backend ? opt->backend : "cpu", &bo, e);
+    if (rc == 0)
+        rc = model_open(&g->m, model_file_apr(g->file), g->b, &mo, e);
+    if (rc < 0)
+        err_wrap(e, "%s", g->path);
+    return rc;
+}
+
+int engine_positions(const struct engine *g, const char *prompt, size_t len, int64_t n_predict,
+                     uint32_t *n_pos, struct err *e)
+{
+    int32_t *id;
+    size_t n;
+    *n_pos = 0;
+    if (n_predict < 0)
+        return 0;
+    int rc = encode_prompt(g, prompt, len, &id, &n, e);
+    if (rc < 0)
+        return rc;
+    free(id);
+    uint64_t sum = n + (uint64_t)n_predict;
+    *n_pos = sum < UINT32_MAX ? (uint32_t)sum : UINT32_MAX;
+    return 0;
 }
 
 void engine_close(struct engine *g)
@@ -108,13 +145,10 @@ static int read_prompt(struct run *r, struct err *e)
     uint32_t n_ctx = session_n_ctx(r->s);
     int32_t *id = NULL;
     size_t n = 0;
-    int rc = tokenizer_encode(r->g->tok, q->prompt, q->prompt_len,
-                              TOKENIZER_ADD_SPECIAL | TOKENIZER_PARSE_SPECIAL, &id, &n, e);
+    int rc = encode_prompt(r->g, q->prompt, q->prompt_len, &id, &n, e);
     if (rc < 0)
         return rc;
-    if (n == 0)
-        rc = err_set(e, -EINVAL, "the prompt is empty, and this model has no token to begin with");
-    else if (n > n_ctx)
+    if (n > n_ctx)
         rc = err_set(e, -ERANGE, "the prompt has %zu tokens, the context %" PRIu32, n, n_ctx);
     else if (!(r->id = calloc(n_ctx, sizeof *r->id)))
         rc = err_set(e, -ENOMEM, "no memory for %" PRIu32 " tokens", n_ctx);

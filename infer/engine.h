@@ -17,9 +17,12 @@ struct engine_options {
     const char *backend; /* NULL: "cpu" */
     int n_thread;        /* 0: the CPUs this process may run on */
     uint32_t n_ctx;      /* 0: as the model was trained */
+    uint32_t n_pos;      /* positions that will be used, for the memory check; 0: all of n_ctx */
+    uint64_t mem_limit;  /* struct backend_options */
 };
 
 struct engine {
+    const char *path; /* lent, for messages */
     struct model_file *file;
     struct backend *b;     /* NULL without weights */
     struct model *m;       /* NULL without weights */
@@ -28,6 +31,12 @@ struct engine {
 
 int engine_open(struct engine *g, const char *path, const struct engine_options *opt,
                 struct err *e);
+/* Loads the weights of a g that was opened without them: between the two the tokenizer can tell how
+ * long a prompt is. On failure g is still open. */
+int engine_load(struct engine *g, const struct engine_options *opt, struct err *e);
+/* Positions that a run takes at most, for n_pos: those of the prompt and n_predict more; 0: all. */
+int engine_positions(const struct engine *g, const char *prompt, size_t len, int64_t n_predict,
+                     uint32_t *n_pos, struct err *e);
 void engine_close(struct engine *g);
 
 enum engine_end {

@@ -37,24 +37,43 @@ static uint64_t larger(uint64_t a, uint64_t b)
     return a > b ? a : b;
 }
 
+/* The widest rows of any layer. */
+struct widths {
+    uint64_t q, k, v, o, ff;
+};
+
+static struct widths widths_of(const struct model *m)
+{
+    struct widths w = {0};
+    for (uint32_t i = 0; i < m->c.n_layer; i++) {
+        const struct model_layer *l = &m->layer[i];
+        w.q = larger(w.q, (uint64_t)l->n_head * l->head_dim_k);
+        w.k = larger(w.k, (uint64_t)l->n_head_kv * l->head_dim_k);
+        w.v = larger(w.v, (uint64_t)l->n_head_kv * l->head_dim_v);
+        w.o = larger(w.o, (uint64_t)l->n_head * l->head_dim_v);
+        w.ff = larger(w.ff, l->n_ff);
+    }
+    return w;
+}
+
+uint64_t forward_bytes(const struct model *m, uint32_t max_tok)
+{
+    struct widths w = widths_of(m);
+    uint64_t row = 3 * (uint64_t)m->c.n_embd + w.q + w.k + w.v + w.o + 2 * w.ff + m->c.n_vocab;
+    return row * max_tok * sizeof(float);
+}
+
 static int alloc_all(struct forward *f, struct err *e)
 {
     const struct model *m = f->m;
-    uint64_t q = 0, k = 0, v = 0, o = 0, ff = 0, embd = m->c.n_embd;
-    for (uint32_t i = 0; i < m->c.n_layer; i++) {
-        const struct model_layer *l = &m->layer[i];
-        q = larger(q, (uint64_t)l->n_head * l->head_dim_k);
-        k = larger(k, (uint64_t)l->n_head_kv * l->head_dim_k);
-        v = larger(v, (uint64_t)l->n_head_kv * l->head_dim_v);
-        o = larger(o, (uint64_t)l->n_head * l->head_dim_v);
-        ff = larger(ff, l->n_ff);
-    }
+    const struct widths w = widths_of(m);
+    uint64_t embd = m->c.n_embd;
     struct {
         float **p;
         uint64_t n;
     } want[] = {
-        {&f->x, embd}, {&f->h, embd}, {&f->q, q},     {&f->k, k},   {&f->v, v},
-        {&f->o, o},    {&f->y, embd}, {&f->gate, ff}, {&f->up, ff}, {&f->logits, m->c.n_vocab}};
+        {&f->x, embd}, {&f->h, embd}, {&f->q, w.q},     {&f->k, w.k},   {&f->v, w.v},
+        {&f->o, w.o},  {&f->y, embd}, {&f->gate, w.ff}, {&f->up, w.ff}, {&f->logits, m->c.n_vocab}};
     for (size_t i = 0; i < sizeof want / sizeof want[0]; i++)
         TRY(dev_alloc(f, want[i].p, want[i].n, sizeof(float), e));
     TRY(dev_alloc(f, &f->id, 1, sizeof(int32_t), e));
@@ -212,15 +231,33 @@ int forward_argmax(struct forward *f, int32_t *id, uint32_t n_out, struct err *e
     return rc < 0 ? backend_fail(f->b, rc, e) : 0;
 }
 
-int forward_kv_new(const struct model *m, struct backend_kv **kv, struct err *e)
+static struct backend_kv_layer *kv_layers(const struct model *m, struct err *e)
 {
     struct backend_kv_layer *dim = calloc(m->c.n_layer, sizeof *dim);
     if (!dim)
-        return err_set(e, -ENOMEM, "no memory for a KV cache");
-    for (uint32_t i = 0; i < m->c.n_layer; i++) {
+        err_set(e, -ENOMEM, "no memory for a KV cache");
+    for (uint32_t i = 0; dim && i < m->c.n_layer; i++) {
         const struct model_layer *l = &m->layer[i];
         dim[i] = (struct backend_kv_layer){l->n_head_kv, l->head_dim_k, l->head_dim_v, l->window};
     }
+    return dim;
+}
+
+int forward_kv_bytes(const struct model *m, uint32_t n_pos, uint64_t *n, struct err *e)
+{
+    struct backend_kv_layer *dim = kv_layers(m, e);
+    if (!dim)
+        return -ENOMEM;
+    *n = m->b->ops->kv_bytes(m->b, dim, m->c.n_layer, m->n_ctx, n_pos);
+    free(dim);
+    return 0;
+}
+
+int forward_kv_new(const struct model *m, struct backend_kv **kv, struct err *e)
+{
+    struct backend_kv_layer *dim = kv_layers(m, e);
+    if (!dim)
+        return -ENOMEM;
     int rc = m->b->ops->kv_new(m->b, kv, dim, m->c.n_layer, m->n_ctx);
     free(dim);
     return rc < 0 ? backend_fail(m->b, rc, e) : 0;

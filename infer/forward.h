@@ -21,6 +21,12 @@ const float *forward_logits(const struct forward *f);
 /* Greedy tokens of those rows, chosen on the device; waits. */
 int forward_argmax(struct forward *f, int32_t *id, uint32_t n_out, struct err *e);
 
+/* Bytes that forward_new takes for steps of max_tok rows. */
+uint64_t forward_bytes(const struct model *m, uint32_t max_tok);
+
+/* Bytes of forward_kv_new's cache with n_pos positions in it. */
+int forward_kv_bytes(const struct model *m, uint32_t n_pos, uint64_t *n, struct err *e);
+
 /* A KV cache for one sequence of m. */
 int forward_kv_new(const struct model *m, struct backend_kv **kv, struct err *e);
 

@@ -295,8 +295,8 @@ static int sampling_of(const struct args *a, const struct engine *g, struct samp
 
 static int verb_run(const struct args *a, struct err *e)
 {
-    const struct engine_options eo = {
-        .parts = ENGINE_WEIGHTS | ENGINE_TOKENIZER, .n_thread = a->n_thread, .n_ctx = a->n_ctx};
+    struct engine_options eo = {
+        .parts = ENGINE_TOKENIZER, .n_thread = a->n_thread, .n_ctx = a->n_ctx};
     struct engine g;
     int rc = engine_open(&g, a->path, &eo, e);
     if (rc < 0)
@@ -307,7 +307,11 @@ static int verb_run(const struct args *a, struct err *e)
                                  .special = is_given(a, OPT_SPECIAL),
                                  .put = put_stdout};
     struct engine_result res = {0};
-    rc = sampling_of(a, &g, &req.sampling, e);
+    rc = engine_positions(&g, req.prompt, req.prompt_len, a->n_predict, &eo.n_pos, e);
+    if (rc == 0)
+        rc = engine_load(&g, &eo, e);
+    if (rc == 0)
+        rc = sampling_of(a, &g, &req.sampling, e);
     if (rc == 0 && is_given(a, 'v'))
         fprintf(stderr, "aprd: seed %" PRIu64 ", temperature %g\n", req.sampling.seed,
                 req.sampling.temp);
@@ -345,15 +349,17 @@ static int stdin_ids(int32_t **id, size_t *n, struct err *e)
 
 static int verb_logits(const struct args *a, struct err *e)
 {
-    const struct engine_options eo = {
+    struct engine_options eo = {
         .parts = ENGINE_WEIGHTS, .n_thread = a->n_thread, .n_ctx = a->n_ctx};
     struct engine g = {0};
     struct session *s = NULL;
     int32_t *id = NULL;
     size_t n;
     int rc = stdin_ids(&id, &n, e);
-    if (rc == 0)
+    if (rc == 0) {
+        eo.n_pos = n == 0 ? 1 : n < UINT32_MAX ? (uint32_t)n : UINT32_MAX;
         rc = engine_open(&g, a->path, &eo, e);
+    }
     if (rc == 0)
         rc = session_new(&s, g.m, e);
     if (rc == 0)

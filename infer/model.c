@@ -3,7 +3,9 @@
 #include "format/apr_meta.h"
 #include "format/quant.h"
 #include "infer/bind.h"
+#include "infer/forward.h"
 #include "infer/rope.h"
+#include "infer/session.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -310,6 +312,28 @@ static int bind_all(struct bind *x, const struct family *f, struct err *e)
     return rc == 0 ? bind_finish(x, e) : rc;
 }
 
+/* Memory is handed out by the kernel as it is touched, and who touches too much is killed: so all of
+ * it is counted first. */
+static int check_memory(const struct model *m, const struct bind *x, uint32_t n_pos, struct err *e)
+{
+    uint64_t have = m->b->ops->memory(m->b), kv, weights = 0, sum;
+    uint64_t work = forward_bytes(m, SESSION_STEP);
+    if (n_pos == 0 || n_pos > m->n_ctx)
+        n_pos = m->n_ctx;
+    int rc = forward_kv_bytes(m, n_pos, &kv, e);
+    if (rc < 0)
+        return rc;
+    for (size_t i = 0; i < x->n_item; i++)
+        weights += x->item[i].len; /* no overflow: all have addresses already */
+    if (!__builtin_add_overflow(weights + work, kv, &sum) && sum <= have)
+        return 0;
+    return err_set(e, -ERANGE,
+                   "not enough memory: weights of %" PRIu64 " bytes, a KV cache of %" PRIu64
+                   " for %" PRIu32 " positions and activations of %" PRIu64 " need more than the "
+                   "%" PRIu64 " available",
+                   weights, kv, n_pos, work, have);
+}
+
 static int load(struct model *m, const struct apr *apr, const struct model_options *opt,
                 struct err *e)
 {
@@ -337,6 +361,8 @@ static int load(struct model *m, const struct apr *apr, const struct model_optio
     rc = bind_init(&x, m, apr, e);
     if (rc == 0)
         rc = bind_all(&x, f, e);
+    if (rc == 0)
+        rc = check_memory(m, &x, opt ? opt->n_pos : 0, e);
     if (rc == 0)
         rc = loader_read(m->b, apr_source(apr), x.item, x.n_item,
                          opt && opt->n_reader ? opt->n_reader : 2, e);

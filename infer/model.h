@@ -47,11 +47,13 @@ struct model {
 struct model_options {
     uint32_t n_ctx; /* 0: as the model was trained */
     int n_reader;   /* threads that read the file; 0: 2 */
+    uint32_t n_pos; /* positions that will be used of n_ctx, for the memory check; 0: all */
 };
 
 /* apr is needed for this call only; b is lent for the model's life. -ENOTSUP names the feature or
  * tensor; -EUCLEAN what contradicts what; -ENOENT a missing tensor or key; -ERANGE n_ctx beyond the
- * model's. */
+ * model's, or, with every number, weights, KV cache and activations beyond the memory there is: the
+ * check comes before any matrix is read. */
 int model_open(struct model **out, const struct apr *apr, struct backend *b,
                const struct model_options *opt, struct err *e);
 void model_close(struct model *m); /* NULL is fine */

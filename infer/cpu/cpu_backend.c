@@ -4,6 +4,7 @@
 
 #include "infer/cpu/ops.h"
 #include "infer/cpu/pool.h"
+#include "infer/memory.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -32,9 +33,10 @@ struct cpu_backend {
     struct backend b;
     struct pool *pool;
     uint32_t n_thread;
-    void **row;   /* [n_thread] f32 scratch for one dequantised row */
-    void **score; /* [n_thread] f32, for one head's scores */
-    void **mix;   /* [n_thread] f64, for one head's output */
+    uint64_t mem_limit; /* 0: what the machine has */
+    void **row;         /* [n_thread] f32 scratch for one dequantised row */
+    void **score;       /* [n_thread] f32, for one head's scores */
+    void **mix;         /* [n_thread] f64, for one head's output */
     uint32_t row_cap, score_cap, mix_cap;
 };
 
@@ -128,6 +130,36 @@ static int cpu_matrix_ready(struct backend *b, struct backend_matrix *m)
 {
     struct cpu_backend *c = cpu(b);
     return cpu_scratch(c, c->row, &c->row_cap, m->n_in, sizeof(float));
+}
+
+static uint64_t cpu_memory(struct backend *b)
+{
+    uint64_t limit = cpu(b)->mem_limit;
+    return limit ? limit : memory_available("");
+}
+
+/* Touched positions, in whole huge pages (cpu_alloc asks for them), but never more than all. */
+static bool kv_half_bytes(uint64_t row, uint32_t n_ctx, uint32_t n_pos, uint64_t *sum)
+{
+    const uint64_t huge = UINT64_C(2) << 20;
+    uint64_t all, n;
+    if (__builtin_mul_overflow(row, (uint64_t)n_ctx, &all) || all > UINT64_MAX / 2)
+        return false;
+    n = (row * n_pos + huge - 1) / huge * huge;
+    return !__builtin_add_overflow(*sum, n < all ? n : all, sum);
+}
+
+static uint64_t cpu_kv_bytes(struct backend *b, const struct backend_kv_layer *layer,
+                             uint32_t n_layer, uint32_t n_ctx, uint32_t n_pos)
+{
+    uint64_t sum = (uint64_t)cpu(b)->n_thread * n_pos * sizeof(float); /* scores */
+    for (uint32_t i = 0; i < n_layer; i++) {
+        uint64_t head = layer[i].n_head_kv * (uint64_t)sizeof(float);
+        if (!kv_half_bytes(head * layer[i].head_dim_k, n_ctx, n_pos, &sum) ||
+            !kv_half_bytes(head * layer[i].head_dim_v, n_ctx, n_pos, &sum))
+            return UINT64_MAX;
+    }
+    return sum;
 }
 
 static void cpu_kv_free(struct backend *b, struct backend_kv *kv)
@@ -422,6 +454,8 @@ static const struct backend_ops cpu_ops = {
     .sync = cpu_sync,
     .takes_type = cpu_takes_type,
     .matrix_ready = cpu_matrix_ready,
+    .memory = cpu_memory,
+    .kv_bytes = cpu_kv_bytes,
     .kv_new = cpu_kv_new,
     .kv_free = cpu_kv_free,
     .embed = cpu_embed,
@@ -442,6 +476,7 @@ int cpu_backend_open(struct backend **out, const struct backend_options *opt, st
     if (!c)
         return err_set(e, -ENOMEM, "no memory for the CPU backend");
     c->b.ops = &cpu_ops;
+    c->mem_limit = opt ? opt->mem_limit : 0;
     int rc = pool_new(&c->pool, opt ? opt->n_thread : 0, e);
     if (rc == 0) {
         c->n_thread = pool_n_thread(c->pool);
