@@ -77,6 +77,19 @@ static int check_features(const struct arch_config *c, struct err *e)
     return 0;
 }
 
+/* Encoders of a known family (embedding models) say that every token sees every other. */
+static int check_causal(const struct arch_config *c, const cJSON *meta, struct err *e)
+{
+    char key[ARCH_NAME_MAX + 32];
+    bool causal = true;
+    snprintf(key, sizeof key, "%s.attention.causal", c->arch);
+    const cJSON *v = json_get(meta, key);
+    if (v && !json_bool(v, &causal))
+        return err_set(e, -EUCLEAN, "%s is neither true nor false", key);
+    REFUSE(!causal, "%s is false: attention to later tokens is not supported", key);
+    return 0;
+}
+
 static bool positive(float v)
 {
     return isfinite(v) && v > 0;
@@ -224,6 +237,9 @@ static int bind_rope_factors(struct bind *x, const struct family *f, float **out
         bind_ignore(x, -1, other); /* the pair's other half, chosen against above */
     }
     int rc = bind_host(x, -1, stem, m->c.n_rot / 2, out, e);
+    if (rc == 0 && !*out && other && apr_find(x->apr, other))
+        rc = err_set(e, -ENOENT, "tensor '%s' is missing: a context of %" PRIu32 " needs it", stem,
+                     m->n_ctx);
     for (uint32_t i = 0; rc == 0 && *out && i < m->c.n_rot / 2; i++)
         if (!isfinite((*out)[i]) || (*out)[i] == 0)
             rc = err_set(e, -EUCLEAN, "tensor '%s': element %" PRIu32 " is %g", stem, i,
@@ -344,6 +360,8 @@ static int load(struct model *m, const struct apr *apr, const struct model_optio
             "architecture '%s' is not supported (supported: llama, qwen2, qwen3, gemma3)",
             m->c.arch);
     int rc = check_features(&m->c, e);
+    if (rc == 0)
+        rc = check_causal(&m->c, apr_meta(apr), e);
     if (rc == 0)
         rc = check_numbers(&m->c, e);
     if (rc < 0)

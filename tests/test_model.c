@@ -130,6 +130,19 @@ static void nextn(struct gguf_build *b)
     gguf_build_tensor_2d(b, "blk.1.nextn.eh_proj.weight", 0, 512, 256);
 }
 
+static void not_causal(struct gguf_build *b)
+{
+    gguf_build_bool(b, "qwen3.attention.causal", false);
+}
+/* Trained for 128, stretched to the 256 of context_length, which takes the long factors. */
+static void half_a_longrope(struct gguf_build *b)
+{
+    gguf_build_str(b, "llama.rope.scaling.type", "longrope");
+    gguf_build_u32(b, "llama.rope.scaling.original_context_length", 128);
+    gguf_build_tensor_remove(b, "rope_freqs.weight");
+    gguf_build_tensor_1d(b, "rope_factors_short.weight", 0, 32);
+}
+
 static void model_refuses_by_name(void **state)
 {
     (void)state;
@@ -155,6 +168,8 @@ static void model_refuses_by_name(void **state)
         {"qwen3", no_q_norm, "blk.1.attn_q_norm.weight"},
         {"qwen3", nextn, "nextn"},
         {"gemma3", no_post_norm, "blk.0.post_ffw_norm.weight"},
+        {"qwen3", not_causal, "qwen3.attention.causal"},
+        {"llama", half_a_longrope, "rope_factors_long.weight"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct gguf_build *b = tiny_model(cases[i].family);
