@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 struct kv_layer {
     struct backend_kv_layer dim;
@@ -138,14 +139,14 @@ static uint64_t cpu_memory(struct backend *b)
     return limit ? limit : memory_available("");
 }
 
-/* Touched positions, in whole huge pages (cpu_alloc asks for them), but never more than all. */
+/* Touched positions, in whole pages, but never more than all. */
 static bool kv_half_bytes(uint64_t row, uint32_t n_ctx, uint32_t n_pos, uint64_t *sum)
 {
-    const uint64_t huge = UINT64_C(2) << 20;
+    const uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
     uint64_t all, n;
     if (__builtin_mul_overflow(row, (uint64_t)n_ctx, &all) || all > UINT64_MAX / 2)
         return false;
-    n = (row * n_pos + huge - 1) / huge * huge;
+    n = (row * n_pos + page - 1) / page * page;
     return !__builtin_add_overflow(*sum, n < all ? n : all, sum);
 }
 
@@ -182,9 +183,14 @@ static int kv_alloc_half(struct backend *b, float **p, uint32_t n_ctx, uint32_t 
                        n_ctx);
     void *mem;
     int rc = cpu_alloc(b, &mem, n, "KV cache");
-    if (rc == 0)
-        *p = mem;
-    return rc;
+    if (rc < 0)
+        return rc;
+    /* Small pages: most of a long context is never touched, and a huge page would be for each half
+     * of each layer from the first token on: 126 MB for 30 layers. */
+    struct block *blk = (struct block *)(void *)((unsigned char *)mem - sizeof(struct block));
+    madvise(blk, (size_t)blk->n, MADV_NOHUGEPAGE);
+    *p = mem;
+    return 0;
 }
 
 static int cpu_kv_new(struct backend *b, struct backend_kv **out,
