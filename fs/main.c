@@ -51,19 +51,29 @@ struct report {
     char msg[ERR_MSG_MAX];
 };
 
-static void report(struct daemon *d, int code, const char *msg)
+/* False: nobody waits any more. */
+static bool report(struct daemon *d, int code, const char *msg)
 {
     struct report r = {.code = code};
     if (d->report_fd < 0) {
         if (code)
             log_line(LOG_ERROR, "%s", msg);
-        return;
+        return true;
     }
     snprintf(r.msg, sizeof r.msg, "%s", msg);
-    if (write(d->report_fd, &r, sizeof r) < 0)
+    bool told = write(d->report_fd, &r, sizeof r) == (ssize_t)sizeof r;
+    if (!told && code)
         log_line(LOG_ERROR, "%s", msg);
     close(d->report_fd);
     d->report_fd = -1;
+    return told;
+}
+
+/* Has whoever waits in the foreground for the mount been killed? */
+static bool is_deserted(const struct daemon *d)
+{
+    struct pollfd p = {.fd = d->report_fd};
+    return d->report_fd >= 0 && poll(&p, 1, 0) > 0 && p.revents & POLLERR;
 }
 
 /* The parent's half of going to the background. */
@@ -128,7 +138,8 @@ static void *herald_main(void *ctx)
         if (null > 2)
             close(null);
     }
-    report(d, 0, "");
+    if (!report(d, 0, "") && mount_detach(d->dir, d->dev, &e) < 0)
+        log_line(LOG_ERROR, "%s", e.msg);
     sem_post(&d->told);
     return NULL;
 }
@@ -260,18 +271,24 @@ static int session_new(struct daemon *d, struct err *e)
     return d->fs.se ? 0 : err_set(e, -EINVAL, "no FUSE session");
 }
 
-static int block_signals(struct daemon *d, struct err *e)
+/* Before the first scan: those that it may cause itself. */
+static void block_lease_signals(sigset_t *set)
 {
-    sigset_t set;
-    sigemptyset(&set);
-    sigaddset(&set, SIGTERM);
-    sigaddset(&set, SIGINT);
-    sigaddset(&set, SIGHUP);
-    sigaddset(&set, SIGIO);
-    sigaddset(&set, pinned_lease_signal());
+    sigemptyset(set);
+    sigaddset(set, SIGHUP);
+    sigaddset(set, SIGIO);
+    sigaddset(set, pinned_lease_signal());
     signal(SIGPIPE, SIG_IGN);
-    pthread_sigmask(SIG_BLOCK, &set, NULL);
-    d->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    pthread_sigmask(SIG_BLOCK, set, NULL);
+}
+
+/* Before the mount: those that end it. Until then they end the program, for a scan may take long. */
+static int block_signals(struct daemon *d, sigset_t *set, struct err *e)
+{
+    sigaddset(set, SIGTERM);
+    sigaddset(set, SIGINT);
+    pthread_sigmask(SIG_BLOCK, set, NULL);
+    d->signal_fd = signalfd(-1, set, SFD_CLOEXEC | SFD_NONBLOCK);
     d->end_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (d->signal_fd < 0 || d->end_fd < 0)
         return err_set(e, -errno, "signalfd: %s", strerror(errno));
@@ -281,7 +298,7 @@ static int block_signals(struct daemon *d, struct err *e)
 static void stop_threads(struct daemon *d)
 {
     uint64_t one = 1;
-    if (write(d->end_fd, &one, sizeof one) < 0)
+    if (d->end_fd >= 0 && write(d->end_fd, &one, sizeof one) < 0)
         abort(); /* an eventfd of ours takes a one */
     while (d->herald_runs && sem_wait(&d->told) < 0)
         ;
@@ -295,12 +312,16 @@ static int serve(struct daemon *d, struct err *e)
     struct fs *fs = &d->fs;
     char type[64];
     bool mounted = false;
+    sigset_t set;
     sem_init(&d->told, 0, 0);
-    int rc = block_signals(d, e);
+    block_lease_signals(&set);
+    int rc = fs_setup(d, e);
     if (rc == 0)
-        rc = fs_setup(d, e);
+        rc = block_signals(d, &set, e);
     if (rc == 0)
         rc = session_new(d, e);
+    if (rc == 0 && is_deserted(d))
+        rc = err_set(e, -EINTR, "ended before the mount was there");
     if (rc == 0 && fuse_session_mount(fs->se, d->dir) != 0)
         rc = err_set(e, -EIO, "%s: cannot be mounted (see above)", d->dir);
     mounted = rc == 0;
@@ -324,9 +345,9 @@ static int serve(struct daemon *d, struct err *e)
     if (mounted)
         fuse_session_unmount(fs->se);
     stop_threads(d);
+    /* A long scan, or one that a dead server holds: nothing depends on its end. */
     if (fs->watch && !watch_stop(fs->watch, SCAN_END_MS))
-        _exit(rc <
-              0); /* a long scan, or one that a dead server holds: nothing depends on its end */
+        _exit(rc < 0);
     watch_free(fs->watch);
     if (fs->se)
         fuse_session_destroy(fs->se);

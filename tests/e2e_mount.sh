@@ -544,6 +544,30 @@ PY
     stop
 }
 
+t_killed_while_scanning() { # who gives up waiting gets no mount afterwards
+    local i p child
+    small_store "$T/store"
+    for i in $(seq 60); do cp -rl "$T/store/types" "$T/store/types$i"; done
+    mkdir "$T/mnt"
+    "$APRFS" "$T/store" "$T/mnt" 2>/dev/null &
+    p=$!
+    until_true 5 pgrep -P "$p" || fail "no child"
+    child=$(pgrep -P "$p")
+    echo "$child" >>"$T/pids"
+    kill "$p"
+    gone() { [ ! -e "/proc/$child/status" ] || grep -q '^State:.*Z' "/proc/$child/status"; }
+    until_true 20 gone || fail "the child lives on: $(grep -c "$T/mnt" /proc/self/mountinfo) mounts"
+    [ -z "$(mounts)" ]
+    "$APRFS" -f "$T/store" "$T/mnt" 2>/dev/null &
+    p=$!
+    sleep 0.05
+    kill "$p"
+    i=0
+    wait "$p" || i=$?
+    [ $i = 143 ] || [ $i = 0 ] || fail "exit status $i" # 0: it had been mounted by then
+    [ -z "$(mounts)" ]
+}
+
 t_link_targets() { # what happens beside a link's target is seen, from the first scan on
     mkdir -p "$T/store/x"
     big_store "$T/data/m.gguf" 1 1
@@ -1081,6 +1105,7 @@ run mount_refuses_malformed_by_name t_malformed
 run mount_hides_every_cut t_every_cut $((LONG ? 600 : 100))
 run mount_ends_by_signal t_end_by_signal
 run mount_after_kill_says_what_to_run t_killed
+run mount_killed_while_scanning_mounts_nothing t_killed_while_scanning
 run mount_background_returns_when_ready t_background
 run mount_notifies_systemd t_notify
 run mount_refuses_by_name t_refusals
