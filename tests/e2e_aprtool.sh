@@ -207,7 +207,7 @@ mkdir -p "$tmp/mnt" && ln -s "$G" "$tmp/mnt/one.gguf" && cp "$tmp/engine.apr" "$
 run 0 ls "$tmp/mnt" && [ "$(wc -l <"$tmp/out")" -eq 2 ] && out "^one${tab}apr${tab}" && run 0 ls --all "$tmp/mnt" && [ "$(wc -l <"$tmp/out")" -eq 3 ]; ok ls_of_a_mount_shows_each_model_once
 
 # --- a terminal
-if command -v script >/dev/null; then
+if script -qec true /dev/null </dev/null >/dev/null 2>&1; then
     tty() { script -qec "$1" /dev/null </dev/null >"$tmp/out" 2>"$tmp/err"; }
     tty "'$T' tensors '$G' 'blk.0.*norm*'" && out '^NAME  +TYPE  +SHAPE' && ! out "$tab"; ok terminal_gets_aligned_columns
     tty "'$T' cat-tensor '$G' blk.0.attn_norm.weight"; [ $? -eq 2 ] && out 'stdout is a terminal'; ok terminal_gets_no_binary
@@ -215,7 +215,7 @@ if command -v script >/dev/null; then
     run 0 convert --force "$G" "$tmp/t.apr" && quiet; ok no_terminal_no_progress_bar
 else
     for t in terminal_gets_aligned_columns terminal_gets_no_binary terminal_gets_a_progress_bar; do
-        skip $t "no script(1)"
+        skip $t "script(1) gets no pseudo-terminal here"
     done
 fi
 
