@@ -9,8 +9,11 @@
 
 #if defined(__SANITIZE_ADDRESS__)
 #define EMU_ASAN 1
+/* Before a call that does not return ASan tidies the thread's stack, and takes a fiber's for it. */
+#define EMU_NORETURN
 #else
-#define EMU_ASAN 0
+#define EMU_ASAN     0
+#define EMU_NORETURN [[noreturn]]
 #endif
 
 enum {
@@ -23,7 +26,7 @@ enum {
 };
 
 /* Prints "emu: <kind>: ..." and ends the process with EMU_EXIT. */
-[[noreturn]] void emu_fail(const char *kind, const char *fmt, ...)
+EMU_NORETURN void emu_fail(const char *kind, const char *fmt, ...)
     __attribute__((format(printf, 2, 3)));
 
 /* One launch, as queued. */

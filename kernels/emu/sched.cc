@@ -144,8 +144,8 @@ static void fiber_entry()
         emu_fail("pdl", "ended without griddep_wait()");
     b->cur->state = EMU_DONE;
     b->n_done++;
-    emu_give_way(b);
-    abort();
+    for (;;)
+        emu_give_way(b); /* never resumed */
 }
 
 /* --- shared memory ----------------------------------------------------------------------- */
@@ -241,7 +241,7 @@ static std::string where_text(const emu_fiber &f)
     return s;
 }
 
-[[noreturn]] static void deadlock(emu_block *b)
+EMU_NORETURN static void deadlock(emu_block *b)
 {
     /* Groups of threads by where they stand: "threads 0-31 at barrier x.cu:12". */
     std::string text;
