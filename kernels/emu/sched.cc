@@ -8,6 +8,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -36,7 +37,8 @@ void emu_fail(const char *kind, const char *fmt, ...)
     else
         fprintf(stderr, "emu: %s: %s\n", kind, text);
     fflush(stderr);
-    _exit(EMU_EXIT);
+    for (;;) /* not _exit(), which is marked noreturn: see EMU_NORETURN */
+        syscall(SYS_exit_group, EMU_EXIT);
 }
 
 uint64_t emu_seed()
