@@ -1,12 +1,26 @@
 # aprfs: see README.md. `make` prints help.
 config ?= debug
 B := build/$(config)
+# What stands behind kernels/gpu.h: none, cuda, or the emulation (emu, emu-asan, emu-hooks).
+# auto: cuda where nvcc is.
+GPU ?= none
+NVCC ?= nvcc
+ifeq ($(GPU),auto)
+override GPU := $(if $(shell command -v $(NVCC) 2>/dev/null),cuda,none)
+endif
+ifeq ($(filter none cuda emu emu-asan emu-hooks,$(GPU)),)
+$(error GPU=$(GPU): expected auto, none, cuda, emu, emu-asan or emu-hooks)
+endif
+G := $(B)/gpu-$(GPU)
+# Programs and tests that link it stand apart, but for GPU=none.
+GB := $(if $(filter none,$(GPU)),$(B),$(G))
 CC ?= gcc
 CXX ?= g++
 PREFIX ?= /usr/local
 DESTDIR ?=
 VERSION := 0.1.0
 
+, := ,
 CSTD := -std=gnu11
 WARN := -Wall -Wextra -Werror -Wshadow -Wpointer-arith -Wstrict-prototypes -Wmissing-prototypes \
         -Wformat=2 -Wvla -Wundef -Wno-format-nonliteral
@@ -37,7 +51,6 @@ APRTOOL_SRC := $(wildcard format/aprtool*.c)
 FORMAT_SRC := $(filter-out $(APRTOOL_SRC),$(wildcard format/*.c))
 FS_SRC := $(filter-out fs/main.c,$(wildcard fs/*.c))
 INFER_SRC := $(filter-out infer/main.c,$(wildcard infer/*.c infer/cpu/*.c infer/text/*.c))
-KERNELS_SRC := $(wildcard kernels/gpu_none.c)
 
 # V=1 shows the commands.
 Q := $(if $(V),,@)
@@ -47,16 +60,18 @@ obj = $(patsubst %.c,$(B)/%.o,$(1))
 FORMAT_A := $(B)/libformat.a
 FS_A := $(B)/libfs.a
 INFER_A := $(B)/libinfer.a
+GPU_A := $(G)/libgpu.a
 
-PROGS := $(B)/aprfs $(B)/aprtool $(B)/aprd
+PROGS := $(B)/aprfs $(B)/aprtool $(GB)/aprd
 # One cmocka binary per module, linking only its layer.
 TESTS_FS := $(filter tests/test_tree% tests/test_ops% tests/test_mount% tests/test_vcache% tests/test_fs_%,$(wildcard tests/test_*.c))
 TESTS_INFER := $(filter tests/test_infer_% tests/test_tokenizer% tests/test_model% tests/test_forward% tests/test_sampler% tests/test_cpu_% tests/test_unicode%,$(wildcard tests/test_*.c))
-TESTS_FORMAT := $(filter-out $(TESTS_FS) $(TESTS_INFER),$(wildcard tests/test_*.c))
+TESTS_GPU := $(wildcard tests/test_gpu_*.c)
+TESTS_FORMAT := $(filter-out $(TESTS_FS) $(TESTS_INFER) $(TESTS_GPU),$(wildcard tests/test_*.c))
 TEST_SUPPORT := $(filter-out $(wildcard tests/test_*.c tests/fuzz_*.c tests/tool_*.c),$(wildcard tests/*.c))
 tests_bin = $(patsubst tests/%.c,$(B)/tests/%,$(1))
 
-.PHONY: help all test check check-long fuzz mutate bench-mount install uninstall clean format format-check
+.PHONY: help all test gpu-tests test-gpu check-emu nvcc-compile nvcc-objects check check-long fuzz mutate bench-mount install uninstall clean format format-check
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 	@echo; echo 'config=debug|release|asan|tsan builds into build/$$config/; PREFIX and DESTDIR as usual.'
@@ -70,8 +85,8 @@ $(B)/%.o: %.c
 
 $(FORMAT_A): $(call obj,$(FORMAT_SRC))
 $(FS_A): $(call obj,$(FS_SRC))
-$(INFER_A): $(call obj,$(INFER_SRC) $(KERNELS_SRC))
-$(FORMAT_A) $(FS_A) $(INFER_A):
+$(INFER_A): $(call obj,$(INFER_SRC))
+$(FORMAT_A) $(FS_A) $(INFER_A) $(GPU_A):
 	@rm -f $@
 	$(call say,AR)
 	$(Q)$(AR) rcs $@ $^
@@ -82,9 +97,9 @@ $(B)/aprfs: $(B)/fs/main.o $(FS_A) $(FORMAT_A)
 $(B)/aprtool: $(call obj,$(APRTOOL_SRC)) $(FORMAT_A)
 	$(call say,LD)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(FORMAT_LIBS)
-$(B)/aprd: $(B)/infer/main.o $(INFER_A) $(FORMAT_A)
+$(GB)/aprd: $(B)/infer/main.o $(INFER_A) $(GPU_A) $(FORMAT_A)
 	$(call say,LD)
-	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(FORMAT_LIBS) $(INFER_LIBS)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(FORMAT_LIBS) $(INFER_LIBS) $(GPU_LIBS)
 
 $(call tests_bin,$(TESTS_FORMAT)): $(B)/tests/%: $(B)/tests/%.o $(call obj,$(TEST_SUPPORT)) $(FORMAT_A)
 	$(call say,LD)
@@ -92,7 +107,8 @@ $(call tests_bin,$(TESTS_FORMAT)): $(B)/tests/%: $(B)/tests/%.o $(call obj,$(TES
 $(call tests_bin,$(TESTS_FS)): $(B)/tests/%: $(B)/tests/%.o $(call obj,$(TEST_SUPPORT)) $(FS_A) $(FORMAT_A)
 	$(call say,LD)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ -lcmocka $(FUSE_LIBS) $(FORMAT_LIBS)
-$(call tests_bin,$(TESTS_INFER)): $(B)/tests/%: $(B)/tests/%.o $(call obj,$(TEST_SUPPORT)) $(INFER_A) $(FORMAT_A)
+GPU_NONE_O := $(B)/kernels/gpu_none.o
+$(call tests_bin,$(TESTS_INFER)): $(B)/tests/%: $(B)/tests/%.o $(call obj,$(TEST_SUPPORT)) $(INFER_A) $(GPU_NONE_O) $(FORMAT_A)
 	$(call say,LD)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ -lcmocka $(FORMAT_LIBS) $(INFER_LIBS)
 # Test programs that are no cmocka suites (randcmp and the like): tests/tool_NAME.c
@@ -104,10 +120,54 @@ $(B)/tests/tool_tokens: $(B)/tests/tool_tokens.o $(B)/tests/token_meta.o $(INFER
 	$(call say,LD)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(FORMAT_LIBS) $(INFER_LIBS)
 
-TESTS := $(call tests_bin,$(TESTS_FORMAT) $(TESTS_FS) $(TESTS_INFER))
+
+# --- the GPU: kernels/*.cu under nvcc, or under g++ against the emulation ---------------------------
+CU_SRC := $(wildcard kernels/*.cu)
+CU_OBJ := $(CU_SRC:%.cu=$(G)/%.o)
+CU_STD := -std=c++17 -I. -D_GNU_SOURCE
+# Virtual and real architectures; the last one's PTX serves what comes after.
+CU_ARCHS := 80 86 89 90 100 120
+CU_GEN := $(foreach a,$(CU_ARCHS),-gencode arch=compute_$(a),code=sm_$(a)) -gencode arch=compute_$(lastword $(CU_ARCHS)),code=compute_$(lastword $(CU_ARCHS))
+# No fma but where the source says fmaf: results agree with the C twin bit for bit.
+NVCC_FLAGS := $(CU_STD) -O2 -lineinfo -fmad=false -Werror all-warnings
+CUDA_HOME ?= $(patsubst %/bin/nvcc,%,$(realpath $(shell command -v $(NVCC) 2>/dev/null)))
+# The emulation's own parts never carry the access hooks, only kernels do (emulation.md, section 5).
+EMU_SRC := $(addprefix kernels/emu/,sched.cc warp.cc runtime.cc ptx.cc) $(if $(filter emu-hooks,$(GPU)),kernels/emu/hooks.cc,kernels/emu/hooks_none.cc)
+EMU_OBJ := $(EMU_SRC:%.cc=$(G)/%.o)
+EMU_FLAGS := $(CU_STD) -Wall -Wextra -Werror -Wno-unknown-pragmas -g -ffp-contract=off -Ikernels/emu/include
+EMU_OPT := $(if $(filter emu-asan,$(GPU)),-O1 -fsanitize=address$(,)undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer,-O2)
+EMU_OPT_CU := $(EMU_OPT) $(if $(filter emu-hooks,$(GPU)),-O1 -fsanitize=thread)
+GPU_LIBS_cuda := -L$(CUDA_HOME)/lib64 -lcudart_static -lrt -ldl -lstdc++ -lm
+GPU_LIBS := $(if $(filter none,$(GPU)),,$(or $(GPU_LIBS_$(GPU)),-lstdc++ -ldl -lm))
+ifeq ($(GPU),none)
+$(GPU_A): $(GPU_NONE_O)
+else
+$(GPU_A): $(CU_OBJ) $(if $(filter cuda,$(GPU)),,$(EMU_OBJ))
+endif
+$(G)/%.o: %.cc
+	@mkdir -p $(@D)
+	$(call say,CXX)
+	$(Q)$(CXX) $(EMU_FLAGS) $(EMU_OPT) -MMD -MP -c -o $@ $<
+$(G)/%.o: %.cu
+	@mkdir -p $(@D)
+	$(call say,CU)
+	$(Q)$(if $(filter cuda,$(GPU)),$(NVCC) $(NVCC_FLAGS) $(CU_GEN) -MMD -MP -c -o $@ $<,$(CXX) $(EMU_FLAGS) $(EMU_OPT_CU) -x c++ -MMD -MP -c -o $@ $<)
+
+gpu_tests_bin = $(patsubst tests/%.c,$(GB)/tests/%,$(1))
+$(call gpu_tests_bin,$(TESTS_GPU)): $(GB)/tests/%: $(B)/tests/%.o $(call obj,$(TEST_SUPPORT)) $(INFER_A) $(GPU_A) $(FORMAT_A)
+	@mkdir -p $(@D)
+	$(call say,LD)
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ -lcmocka $(FORMAT_LIBS) $(INFER_LIBS) $(GPU_LIBS)
+# Tests that hold kernels of their own; the seeded bugs are the emulation's to find.
+CU_TESTS := $(if $(filter none,$(GPU)),,$(G)/tests/ptx_conf $(if $(filter cuda,$(GPU)),,$(G)/tests/emu_bugs))
+$(G)/tests/ptx_conf $(G)/tests/emu_bugs: %: %.o $(GPU_A)
+	$(call say,LD)
+	$(Q)$(CC) $(if $(filter emu-asan,$(GPU)),$(EMU_OPT)) -pthread -o $@ $^ $(GPU_LIBS)
+
+TESTS := $(call tests_bin,$(TESTS_FORMAT) $(TESTS_FS) $(TESTS_INFER)) $(call gpu_tests_bin,$(TESTS_GPU))
 TOOLS := $(call tests_bin,$(wildcard tests/tool_*.c))
 
--include $(wildcard $(B)/*/*.d $(B)/*/*/*.d)
+-include $(wildcard $(B)/*/*.d $(B)/*/*/*.d $(G)/*/*/*.d)
 
 E2E := $(sort $(wildcard tests/e2e_*.sh))
 # What a test program may need to find: the build, the real models.
@@ -122,6 +182,19 @@ check: ## what CI runs: style, layers, all tests plain, under ASan+UBSan and und
 	@$(MAKE) --no-print-directory format-check
 	@scripts/check_layers.sh
 	@scripts/check_all debug asan tsan
+
+gpu-tests: $(call gpu_tests_bin,$(TESTS_GPU)) $(CU_TESTS) ## builds what test-gpu runs
+test-gpu: gpu-tests ## tests of kernels/ behind GPU=cuda, emu, emu-asan or emu-hooks
+	scripts/run_tests --log $(G)/tests.tap $(call gpu_tests_bin,$(TESTS_GPU)) $(CU_TESTS)
+
+check-emu: ## kernels/ without a GPU: plain in order and at random, under ASan+UBSan, with hooks
+	scripts/check_emu
+
+nvcc-compile: ## every .cu with nvcc, for every architecture, warnings as errors
+	@if ! command -v $(NVCC) >/dev/null; then echo 'nvcc-compile: skipped, no $(NVCC) on PATH'; \
+	else $(MAKE) --no-print-directory GPU=cuda config=$(config) nvcc-objects; fi
+nvcc-objects: $(CU_OBJ) $(G)/tests/ptx_conf.o
+	@echo 'nvcc-compile: $(words $^) files, each for $(words $(CU_ARCHS)) architectures ($(CU_ARCHS)) and PTX'
 
 check-long: ## all real models and the full counts: hours
 	@command -v clang >/dev/null || { echo 'check-long: fuzzing needs clang (apt-get install clang)' >&2; exit 1; }

@@ -159,6 +159,9 @@ static const unsigned char GUARD_BYTE = 0xA7;
 
 static void guard_make(char *p, size_t n)
 {
+#if EMU_ASAN
+    __asan_unpoison_memory_region(p, n);
+#endif
     memset(p, GUARD_BYTE, n);
 #if EMU_ASAN
     __asan_poison_memory_region(p, n);
@@ -184,6 +187,8 @@ static char *shared_take(emu_block *b, size_t size, size_t align, const char *na
     char *p = b->shared.data() + off;
     guard_make(b->shared.data() + b->shared_used, off - b->shared_used);
     memset(p, 0xFF, size);
+    /* Behind it too: an earlier launch, with larger arrays, may have used those bytes. */
+    guard_make(p + size, EMU_GUARD);
     b->shared_used = off + size;
     b->array.push_back({p, size, name, at});
     return p;
@@ -228,7 +233,6 @@ static void shared_end(emu_block *b)
     }
     if (at == 0)
         return;
-    /* What lies behind the last array was filled when the block began. */
     guard_check(b->shared.data() + at, EMU_GUARD, b->array.back().name);
 }
 
