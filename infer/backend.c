@@ -1,8 +1,8 @@
-/* Chooses a backend by name. The tables themselves are in cpu/cpu_backend.c and, for a GPU, over
- * gpu_ops.h. */
+/* Chooses a backend by name. The tables themselves are in cpu/cpu_backend.c and gpu_backend.c. */
 #include "infer/backend.h"
 
 #include "infer/cpu/cpu_backend.h"
+#include "infer/gpu_backend.h"
 
 #include <errno.h>
 #include <string.h>
@@ -12,7 +12,9 @@ int backend_open(struct backend **out, const char *name, const struct backend_op
 {
     if (strcmp(name, "cpu") == 0)
         return cpu_backend_open(out, opt, e);
-    return err_set(e, -EINVAL, "no backend is called '%s' (there is: cpu)", name);
+    if (strcmp(name, "gpu") == 0)
+        return gpu_backend_open(out, opt, e);
+    return err_set(e, -EINVAL, "no backend is called '%s' (there are: cpu, gpu)", name);
 }
 
 void backend_close(struct backend *b)

@@ -150,7 +150,7 @@ struct backend_options {
     uint64_t mem_limit; /* bytes to be taken for all the memory there is; 0: what the machine has */
 };
 
-/* "cpu" is the f32 reference. -ENODEV: a known backend that this build or machine lacks; -EINVAL:
+/* "cpu" is the f32 reference, "gpu" its twin on a device. -ENODEV: a known backend that this build or machine lacks; -EINVAL:
  * no such name. */
 int backend_open(struct backend **out, const char *name, const struct backend_options *opt,
                  struct err *e);

@@ -325,8 +325,9 @@ static inline int dequant_check(const char *op, const struct gpu_matrix *w, uint
     if (w->n_out == 0 || w->n_in == 0 || w->n_in % len != 0)
         return gpu_fail(-EINVAL, "%s: %u rows of %u weights, in blocks of %u", op, w->n_out, w->n_in,
                         len);
-    if (!w->data || (uintptr_t)w->data % 8 != 0)
-        return gpu_fail(-EINVAL, "%s: weights at %p, not a multiple of 8", op, w->data);
+    uint32_t align = len == 1 ? bytes : 1; /* blocks are read byte by byte */
+    if (!w->data || (uintptr_t)w->data % align != 0)
+        return gpu_fail(-EINVAL, "%s: weights at %p, not a multiple of %u", op, w->data, align);
     *row_bytes = (uint64_t)(w->n_in / len) * bytes;
     return 0;
 }

@@ -23,7 +23,8 @@ extern "C" {
 #endif
 
 /* Weights (n_out, n_in) of GGML type `type` (format/quant.h), quantised as in the file, rows back
- * to back; data aligned to 8. */
+ * to back. data is aligned to the size of a plain number (F32: 4); blocks lie anywhere, so a matrix
+ * may start at any row of another. */
 struct gpu_matrix {
     uint32_t type, n_out, n_in;
     const void *data;

@@ -39,4 +39,26 @@ includes infer 'infer/serve/' | grep -vE '^infer/(main\.c|serve/)' |
     breach 'nothing but infer/main.c includes serve/'
 grep -nE '(^|[^_a-zA-Z])mmap\(' infer -r --include='*.c' 2>/dev/null | grep -v 'MAP_ANONYMOUS' |
     breach 'infer/ reads with pread, never by mapping a file'
+
+# The dialect of kernel sources (kernels/dialect.cuh), which keeps them compiling under nvcc and the
+# emulation alike. Comment lines are left out; dialect.cuh and ptx.cuh are where the exceptions live.
+dialect() { # pattern-of-forbidden [file-that-may]
+    grep -nE "$1" $cuda_sources 2>/dev/null | grep -vE '^[^:]*:[0-9]+:[[:space:]]*(/\*|\*|//)' |
+        grep -v "^kernels/${2:-nothing}:"
+}
+cuda_sources=$(ls kernels/*.cu kernels/*.cuh tests/*.cu 2>/dev/null)
+if [ -n "$cuda_sources" ]; then
+    dialect '<<<|>>>[[:space:]]*\(' |
+        breach 'kernels are launched with GPU_LAUNCH'
+    dialect '__shared__' dialect.cuh |
+        breach 'shared memory is SHARED or SHARED_DYN'
+    dialect '(^|[^_[:alnum:]])(asm|__asm__)([^_[:alnum:]]|$)' ptx.cuh |
+        breach 'asm stands in kernels/ptx.cuh only'
+    dialect 'cooperative_groups|cub::|<cub/|thrust|cuda::|<cuda/|cudaTextureObject|tex[123]D|cudaMallocManaged|__managed__|__constant__' |
+        breach 'no library, texture, managed or constant memory in kernels'
+    dialect '^[[:space:]]*(static |extern |const )*__device__[^(]*(=|;|\[)' |
+        breach 'no __device__ variables'
+    dialect '__activemask' |
+        breach 'lane masks are written out'
+fi
 exit $bad

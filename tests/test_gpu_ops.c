@@ -300,7 +300,7 @@ static void linear_refuses_bad_shapes(void **state)
     m[2].n_in = 255;
     m[3].type = QUANT_IQ1_S; /* no dequantiser */
     m[4].type = 4;           /* no type */
-    m[5].data = (const uint8_t *)w.dev.data + 4;
+    m[5] = (struct gpu_matrix){QUANT_F32, 2, 8, (const uint8_t *)w.dev.data + 2};
     for (int i = 0; i < 6; i++) {
         refused(gpu_linear(stream, y, &m[i], NULL, 1, false, x, 1));
         refused(gpu_embed(stream, y, &m[i], id, 1, 1));

@@ -1,0 +1,275 @@
+/* The op table over kernels/gpu_ops.h: every op is queued on one stream; upload and download wait for
+ * it, so that the caller's memory is its own again when they return. What it computes is defined by
+ * infer/cpu/ops.c and held to it by tests. */
+#include "infer/gpu_backend.h"
+
+#include "kernels/gpu_ops.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+
+struct backend_kv {
+    uint32_t n_layer;
+    struct gpu_kv layer[];
+};
+
+struct gpu_backend {
+    struct backend b;
+    struct gpu_stream *s;
+};
+
+static struct gpu_stream *stream(struct backend *b)
+{
+    return ((struct gpu_backend *)b)->s;
+}
+
+/* rc of a call into kernels/, with its story kept for backend_fail(). */
+static int told(struct backend *b, int rc)
+{
+    return rc < 0 ? err_set(&b->e, rc, "%s", gpu_last_error()) : 0;
+}
+
+static void gpu_close(struct backend *b)
+{
+    gpu_stream_free(stream(b));
+    free(b);
+}
+
+static int gpu_alloc_op(struct backend *b, void **p, uint64_t n, const char *what)
+{
+    void *mem;
+    uint64_t size = n ? n : 1;
+    int rc = gpu_alloc(&mem, size);
+    if (rc < 0)
+        return err_set(&b->e, rc, "%s: %s", what, gpu_last_error());
+    rc = told(b, gpu_zero(stream(b), mem, (size_t)size));
+    if (rc < 0) {
+        gpu_free(mem);
+        return rc;
+    }
+    *p = mem;
+    return 0;
+}
+
+static void gpu_release(struct backend *b, void *p)
+{
+    (void)b;
+    gpu_free(p);
+}
+
+static void *gpu_host_view(struct backend *b, void *p)
+{
+    (void)b;
+    (void)p;
+    return NULL;
+}
+
+static int gpu_sync(struct backend *b)
+{
+    return told(b, gpu_stream_sync(stream(b)));
+}
+
+static int gpu_upload_op(struct backend *b, void *dst, uint64_t off, const void *src, size_t n)
+{
+    int rc = told(b, gpu_upload(stream(b), (unsigned char *)dst + off, src, n));
+    return rc < 0 ? rc : gpu_sync(b);
+}
+
+static int gpu_download_op(struct backend *b, void *dst, const void *src, size_t n)
+{
+    int rc = told(b, gpu_download(stream(b), dst, src, n));
+    return rc < 0 ? rc : gpu_sync(b);
+}
+
+static bool gpu_takes_type_op(struct backend *b, uint32_t type)
+{
+    (void)b;
+    return gpu_takes_type(type);
+}
+
+static int gpu_matrix_ready(struct backend *b, struct backend_matrix *m)
+{
+    (void)b;
+    (void)m; /* read as it stands in the file */
+    return 0;
+}
+
+/* --- the cache ----------------------------------------------------------------------------- */
+
+static void gpu_kv_free(struct backend *b, struct backend_kv *kv)
+{
+    (void)b;
+    if (!kv)
+        return;
+    for (uint32_t i = 0; i < kv->n_layer; i++) {
+        gpu_free(kv->layer[i].k);
+        gpu_free(kv->layer[i].v);
+    }
+    free(kv);
+}
+
+static int kv_half(struct backend *b, float **p, uint32_t n_ctx, uint32_t n_head, uint32_t dim)
+{
+    uint64_t row = (uint64_t)n_head * dim * sizeof(float), n;
+    if (row > UINT32_MAX || __builtin_mul_overflow(row, (uint64_t)n_ctx, &n))
+        return err_set(&b->e, -ERANGE, "KV cache: %u heads of %u for %u positions", n_head, dim,
+                       n_ctx);
+    void *mem;
+    int rc = gpu_alloc_op(b, &mem, n, "KV cache");
+    if (rc == 0)
+        *p = mem;
+    return rc;
+}
+
+static int gpu_kv_new(struct backend *b, struct backend_kv **out,
+                      const struct backend_kv_layer *layer, uint32_t n_layer, uint32_t n_ctx)
+{
+    struct backend_kv *kv = calloc(1, sizeof *kv + (size_t)n_layer * sizeof kv->layer[0]);
+    if (!kv)
+        return err_set(&b->e, -ENOMEM, "no memory for a KV cache of %u layers", n_layer);
+    kv->n_layer = n_layer;
+    int rc = 0;
+    for (uint32_t i = 0; rc == 0 && i < n_layer; i++) {
+        const struct backend_kv_layer *l = &layer[i];
+        kv->layer[i] = (struct gpu_kv){.n_ctx = n_ctx,
+                                       .n_head_kv = l->n_head_kv,
+                                       .head_dim_k = l->head_dim_k,
+                                       .head_dim_v = l->head_dim_v};
+        rc = kv_half(b, &kv->layer[i].k, n_ctx, l->n_head_kv, l->head_dim_k);
+        if (rc == 0)
+            rc = kv_half(b, &kv->layer[i].v, n_ctx, l->n_head_kv, l->head_dim_v);
+    }
+    if (rc < 0) {
+        gpu_kv_free(b, kv);
+        return rc;
+    }
+    *out = kv;
+    return 0;
+}
+
+static int gpu_kv_append_op(struct backend *b, struct backend_kv *kv, uint32_t layer,
+                            const float *k, const float *v, const struct backend_step *st)
+{
+    const struct gpu_kv *l = &kv->layer[layer];
+    if (st->n_tok > l->n_ctx || st->pos0 > l->n_ctx - st->n_tok)
+        return err_set(&b->e, -ERANGE, "%u positions from %u on, of a context of %u", st->n_tok,
+                       st->pos0, l->n_ctx);
+    return told(b, gpu_kv_append(stream(b), l, k, v, st->pos, st->n_tok));
+}
+
+/* --- ops ----------------------------------------------------------------------------------- */
+
+static struct gpu_matrix matrix(const struct backend_matrix *w)
+{
+    return (struct gpu_matrix){w->type, w->n_out, w->n_in, w->data};
+}
+
+static int gpu_embed_op(struct backend *b, float *y, const struct backend_matrix *w,
+                        const struct backend_step *st, float scale)
+{
+    struct gpu_matrix m = matrix(w);
+    return told(b, gpu_embed(stream(b), y, &m, st->id, st->n_tok, scale));
+}
+
+static int gpu_rmsnorm_op(struct backend *b, float *y, const float *x, const float *w,
+                          uint32_t n_row, uint32_t n, float eps)
+{
+    return told(b, gpu_rmsnorm(stream(b), y, x, w, n_row, n, eps));
+}
+
+static int gpu_linear_op(struct backend *b, float *const *y,
+                         const struct backend_linear *const *lin, uint32_t n_lin, const float *x,
+                         uint32_t n_tok)
+{
+    int rc = 0;
+    for (uint32_t i = 0; rc == 0 && i < n_lin; i++) {
+        struct gpu_matrix m = matrix(lin[i]->w);
+        rc = told(b, gpu_linear(stream(b), y[i], &m, lin[i]->bias, lin[i]->scale,
+                                lin[i]->bias_first, x, n_tok));
+    }
+    return rc;
+}
+
+static int gpu_rope_op(struct backend *b, float *x, const struct backend_rope *r,
+                       const struct backend_step *st, uint32_t n_head, uint32_t head_dim)
+{
+    return told(b, gpu_rope(stream(b), x, r->omega, r->mu, r->n_rot, r->neox, st->pos, st->n_tok,
+                            n_head, head_dim));
+}
+
+static int gpu_attention_op(struct backend *b, float *o, const float *q, struct backend_kv *kv,
+                            uint32_t layer, const struct backend_attn *a,
+                            const struct backend_step *st)
+{
+    const struct gpu_kv *l = &kv->layer[layer];
+    if (a->n_head_kv != l->n_head_kv || a->head_dim_k != l->head_dim_k ||
+        a->head_dim_v != l->head_dim_v)
+        return err_set(&b->e, -EINVAL, "attention: layer %u's cache has other heads", layer);
+    struct gpu_attn ga = {a->n_head, a->scale, a->softcap, a->window};
+    return told(b, gpu_attention(stream(b), o, q, l, &ga, st->pos, st->n_tok));
+}
+
+static int gpu_act_mul_op(struct backend *b, float *y, const float *gate, const float *up,
+                          uint64_t n, enum backend_act act)
+{
+    enum gpu_act ga = act == BACKEND_SILU ? GPU_SILU : GPU_GELU;
+    return told(b, gpu_act_mul(stream(b), y, gate, up, n, ga));
+}
+
+static int gpu_add_op(struct backend *b, float *y, const float *x, uint64_t n)
+{
+    return told(b, gpu_add(stream(b), y, x, n));
+}
+
+static int gpu_softcap_op(struct backend *b, float *y, uint64_t n, float c)
+{
+    return told(b, gpu_softcap(stream(b), y, n, c));
+}
+
+static int gpu_argmax_op(struct backend *b, int32_t *out, const float *x, uint32_t n_row,
+                         uint32_t n)
+{
+    return told(b, gpu_argmax(stream(b), out, x, n_row, n));
+}
+
+static const struct backend_ops gpu_ops = {
+    .name = "gpu",
+    .close = gpu_close,
+    .alloc = gpu_alloc_op,
+    .release = gpu_release,
+    .host_view = gpu_host_view,
+    .upload = gpu_upload_op,
+    .download = gpu_download_op,
+    .sync = gpu_sync,
+    .takes_type = gpu_takes_type_op,
+    .matrix_ready = gpu_matrix_ready,
+    .kv_new = gpu_kv_new,
+    .kv_free = gpu_kv_free,
+    .embed = gpu_embed_op,
+    .rmsnorm = gpu_rmsnorm_op,
+    .linear = gpu_linear_op,
+    .rope = gpu_rope_op,
+    .kv_append = gpu_kv_append_op,
+    .attention = gpu_attention_op,
+    .act_mul = gpu_act_mul_op,
+    .add = gpu_add_op,
+    .softcap = gpu_softcap_op,
+    .argmax = gpu_argmax_op,
+};
+
+int gpu_backend_open(struct backend **out, const struct backend_options *opt, struct err *e)
+{
+    (void)opt;
+    struct gpu_backend *g = calloc(1, sizeof *g);
+    if (!g)
+        return err_set(e, -ENOMEM, "no memory for the GPU backend");
+    g->b.ops = &gpu_ops;
+    int rc = gpu_stream_new(&g->s);
+    if (rc < 0) {
+        free(g);
+        return err_set(e, rc, "gpu: %s", gpu_last_error());
+    }
+    *out = &g->b;
+    return 0;
+}

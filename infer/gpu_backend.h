@@ -1,0 +1,10 @@
+/* The backend "gpu": kernels/gpu_ops.h on one stream of one device. */
+#ifndef APRFS_INFER_GPU_BACKEND_H
+#define APRFS_INFER_GPU_BACKEND_H
+
+#include "infer/backend.h"
+
+/* -ENODEV where this build or machine has no GPU; the message says which. */
+int gpu_backend_open(struct backend **out, const struct backend_options *opt, struct err *e);
+
+#endif
