@@ -67,6 +67,8 @@ static __global__ void attention_kernel(struct attention_args a)
     double sum = 0; /* the same in every thread */
     for (uint32_t d = tid; d < dv; d += CHUNK)
         mix[d] = 0;
+    /* Two barriers a chunk are enough: part is read between the first and the second, prob between the
+     * second and the next chunk's first. */
     for (uint32_t j0 = first; j0 < n; j0 += CHUNK) {
         uint32_t n_key = n - j0 < CHUNK ? n - j0 : CHUNK;
         float s = -INFINITY;
@@ -92,7 +94,6 @@ static __global__ void attention_kernel(struct attention_args a)
             mix[d] = m;
         }
         top = max;
-        __syncthreads();
     }
     float *o = a.o + (uint64_t)blockIdx.x * dv;
     for (uint32_t d = tid; d < dv; d += CHUNK)
