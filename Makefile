@@ -87,6 +87,7 @@ $(FORMAT_A): $(call obj,$(FORMAT_SRC))
 $(FS_A): $(call obj,$(FS_SRC))
 $(INFER_A): $(call obj,$(INFER_SRC))
 $(FORMAT_A) $(FS_A) $(INFER_A) $(GPU_A):
+	@mkdir -p $(@D)
 	@rm -f $@
 	$(call say,AR)
 	$(Q)$(AR) rcs $@ $^
