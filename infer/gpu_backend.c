@@ -17,6 +17,7 @@ struct backend_kv {
 struct gpu_backend {
     struct backend b;
     struct gpu_stream *s;
+    uint64_t mem_limit; /* 0: what the device has */
 };
 
 static struct gpu_stream *stream(struct backend *b)
@@ -96,6 +97,34 @@ static int gpu_matrix_ready(struct backend *b, struct backend_matrix *m)
 }
 
 /* --- the cache ----------------------------------------------------------------------------- */
+
+/* What the device has free now, less what the driver and our own launches want beside the tensors. */
+static uint64_t gpu_memory(struct backend *b)
+{
+    const uint64_t keep = UINT64_C(256) << 20;
+    const struct gpu_backend *g = (const struct gpu_backend *)b;
+    struct gpu_info info;
+    if (g->mem_limit)
+        return g->mem_limit;
+    if (gpu_device_info(&info) < 0)
+        return UINT64_MAX;
+    return info.mem_free > keep ? info.mem_free - keep : 0;
+}
+
+/* Device memory is real from the first byte: the whole context counts, whatever is written of it. */
+static uint64_t gpu_kv_bytes(struct backend *b, const struct backend_kv_layer *layer,
+                             uint32_t n_layer, uint32_t n_ctx, uint32_t n_pos)
+{
+    (void)b, (void)n_pos;
+    uint64_t sum = 0;
+    for (uint32_t i = 0; i < n_layer; i++) {
+        uint64_t dims = (uint64_t)layer[i].head_dim_k + layer[i].head_dim_v, n;
+        if (__builtin_mul_overflow(layer[i].n_head_kv * (uint64_t)sizeof(float), dims, &n) ||
+            __builtin_mul_overflow(n, (uint64_t)n_ctx, &n) || __builtin_add_overflow(sum, n, &sum))
+            return UINT64_MAX;
+    }
+    return sum;
+}
 
 static void gpu_kv_free(struct backend *b, struct backend_kv *kv)
 {
@@ -244,6 +273,8 @@ static const struct backend_ops gpu_ops = {
     .sync = gpu_sync,
     .takes_type = gpu_takes_type_op,
     .matrix_ready = gpu_matrix_ready,
+    .memory = gpu_memory,
+    .kv_bytes = gpu_kv_bytes,
     .kv_new = gpu_kv_new,
     .kv_free = gpu_kv_free,
     .embed = gpu_embed_op,
@@ -260,11 +291,11 @@ static const struct backend_ops gpu_ops = {
 
 int gpu_backend_open(struct backend **out, const struct backend_options *opt, struct err *e)
 {
-    (void)opt;
     struct gpu_backend *g = calloc(1, sizeof *g);
     if (!g)
         return err_set(e, -ENOMEM, "no memory for the GPU backend");
     g->b.ops = &gpu_ops;
+    g->mem_limit = opt ? opt->mem_limit : 0;
     int rc = gpu_stream_new(&g->s);
     if (rc < 0) {
         free(g);
