@@ -179,17 +179,18 @@ test: all $(TESTS) $(TOOLS) ## all tests of one config
 	@scripts/run_tests --log $(B)/tests.tap --timeout $(if $(LONG),7200,900) $(TESTS) $(E2E)
 	@scripts/check_contract $(B)/tests.tap
 
-check: ## what CI runs: style, layers, all tests plain, under ASan+UBSan and under TSan
+check: ## what CI runs: style, layers, nvcc, all tests plain, under ASan+UBSan and TSan, kernels emulated
 	@$(MAKE) --no-print-directory format-check
 	@scripts/check_layers.sh
-	@scripts/check_all debug asan tsan
+	@$(MAKE) --no-print-directory nvcc-compile
+	@scripts/check_all debug asan tsan emu emu-seed emu-asan emu-hooks
 
 gpu-tests: $(call gpu_tests_bin,$(TESTS_GPU)) $(CU_TESTS) ## builds what test-gpu runs
 test-gpu: gpu-tests ## tests of kernels/ behind GPU=cuda, emu, emu-asan or emu-hooks
 	scripts/run_tests --log $(G)/tests.tap $(call gpu_tests_bin,$(TESTS_GPU)) $(CU_TESTS)
 
 check-emu: ## kernels/ without a GPU: plain in order and at random, under ASan+UBSan, with hooks
-	scripts/check_emu
+	@scripts/check_all emu emu-seed emu-asan emu-hooks
 
 nvcc-compile: ## every .cu with nvcc, for every architecture, warnings as errors
 	@if ! command -v $(NVCC) >/dev/null; then echo 'nvcc-compile: skipped, no $(NVCC) on PATH'; \
