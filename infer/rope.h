@@ -1,4 +1,4 @@
-/* Rotary positions as one table per layer class (design: engine.md section 10.2): every variant is
+/* Rotary positions as one table per layer class (engine.md section 10.2): every variant is
  * linear in the position, so the loader computes omega in f64, stores f32, and kernels only do
  * cos(p * omega) and sin(p * omega). */
 #ifndef APRFS_INFER_ROPE_H

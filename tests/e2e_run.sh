@@ -148,7 +148,7 @@ for i in $cases; do
     aprd 0 detokenize "$SMOL" && [ "$(hex "$tmp/out")" = "$want" ]; ok "smollm2_detokenizes_$i"
 done
 in=
-for f in README.md LICENSE STYLE.md tests/tool_seeds.c; do
+for f in README.md LICENSE tests/tool_seeds.c; do
     [ -f $f ] && cat $f
 done >"$tmp/text"
 printf 'na\303\257ve \346\227\245\346\234\254 \360\237\231\202\n\n\t  x' >>"$tmp/text"

@@ -232,7 +232,7 @@ static void tokenizer_encode_bos_and_eos(void **state)
         struct tokenizer *k = make(json);
         expect(k, "a", TOKENIZER_ADD_SPECIAL, t[i].want);
         expect(k, "a", 0, "0");
-        /* A text that begins with BOS gets no second one (design: server.md section 11). */
+        /* A text that begins with BOS gets no second one (server.md section 11). */
         if (i & 1)
             expect(k, "<s>a", TOKENIZER_ADD_SPECIAL | TOKENIZER_PARSE_SPECIAL, t[i].want);
         tokenizer_free(k);

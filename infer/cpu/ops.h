@@ -1,5 +1,5 @@
 /* The reference ops: one short C function each, f32, written to be read. They define what every
- * other path is measured against (design: engine.md section 9). No intrinsics, no threads inside;
+ * other path is measured against (engine.md section 9). No intrinsics, no threads inside;
  * the caller may split rows, tokens or heads among threads, which changes no result.
  *
  * Sums. cpu_dot() is the one dot product: products and short runs in f32, long sums in f64. Norms,
