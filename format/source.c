@@ -40,7 +40,7 @@ static struct source *source_alloc(const char *name, struct err *e)
     return s;
 }
 
-static struct source_id id_of(const struct stat *st)
+struct source_id source_id_of(const struct stat *st)
 {
     return (struct source_id){
         .dev = st->st_dev,
@@ -70,7 +70,7 @@ int source_from_fd(struct source **out, int fd, const char *name, struct err *e)
         return -ENOMEM;
     }
     s->fd = fd;
-    s->id = id_of(&st);
+    s->id = source_id_of(&st);
     s->size = s->id.size;
     *out = s;
     return 0;
@@ -188,7 +188,7 @@ int source_check(const struct source *s, struct err *e)
         int rc = -errno;
         return err_set(e, rc, "%s: fstat: %s", s->name, strerror(-rc));
     }
-    struct source_id now = id_of(&st);
+    struct source_id now = source_id_of(&st);
     if (source_id_equal(&now, &s->id))
         return 0;
     return err_set(e, -ESTALE,

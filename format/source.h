@@ -18,6 +18,11 @@ struct source_id {
     int64_t mtime_ns, ctime_ns;
 };
 
+struct stat;
+
+/* The record of a file that stat() or fstat() described: the one definition of its generation. */
+struct source_id source_id_of(const struct stat *st);
+
 struct source_ops {
     /* Fills dst with all of len bytes from off, or returns a negative errno. off + len <= size. */
     int (*read)(void *ctx, void *dst, uint64_t off, size_t len, struct err *e);

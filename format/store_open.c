@@ -16,17 +16,6 @@
 
 #define OPEN_FLAGS (O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC)
 
-static struct source_id id_of(const struct stat *st)
-{
-    return (struct source_id){
-        .dev = st->st_dev,
-        .ino = st->st_ino,
-        .size = (uint64_t)st->st_size,
-        .mtime_ns = st->st_mtim.tv_sec * INT64_C(1000000000) + st->st_mtim.tv_nsec,
-        .ctime_ns = st->st_ctim.tv_sec * INT64_C(1000000000) + st->st_ctim.tv_nsec,
-    };
-}
-
 void store_owner_text(char *dst, size_t cap, int dir_fd, const char *name)
 {
     struct stat st;
@@ -111,7 +100,7 @@ int store_open_file(int root_fd, enum store_resolve resolve, const char *rel, in
         struct stat st;
         int rc = check_regular(fd, &st, e);
         if (rc == 0 && i == 1) {
-            *id = id_of(&st);
+            *id = source_id_of(&st);
             return fd;
         }
         close(fd);
