@@ -37,6 +37,7 @@ struct model {
     struct backend_linear head;        /* (n_vocab, n_embd) */
 
     uint64_t weight_bytes; /* read from the file */
+    uint8_t digest[32];    /* SHA-256 over hyperparameters and tensors: what the gate verdict is kept under */
     /* What to release: every matrix once, every vector. */
     struct backend_matrix **matrix;
     size_t n_matrix, cap_matrix;
