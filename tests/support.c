@@ -206,3 +206,9 @@ double now_ms(void)
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (double)t.tv_sec * 1e3 + (double)t.tv_nsec / 1e6;
 }
+
+bool long_run(void)
+{
+    const char *v = getenv("LONG");
+    return v && *v && strcmp(v, "0") != 0;
+}

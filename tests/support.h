@@ -66,4 +66,7 @@ uint64_t test_seed(void);
 /* Milliseconds on the monotonic clock, for reports; no test asserts a time. */
 double now_ms(void);
 
+/* LONG=1 in the environment: the full counts. Unset, empty or 0: the short ones. */
+bool long_run(void);
+
 #endif

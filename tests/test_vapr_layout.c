@@ -326,7 +326,7 @@ static void vapr_layout_holds_on_random_files(void **state)
     (void)state;
     struct rng r;
     const char *env = getenv("APRFS_CASES");
-    int n = env ? atoi(env) : getenv("LONG") ? 20000 : 300, layouts[3] = {0};
+    int n = env ? atoi(env) : long_run() ? 20000 : 300, layouts[3] = {0};
     rng_init(&r, test_seed());
     for (int i = 0; i < n; i++) {
         int n_part;

@@ -94,7 +94,7 @@ static void compare_all(const char *test, const char *file, bool longer)
     char *path = real_model(file);
     if (!path)
         skip_because_in(test, "%s is not there", file);
-    if (longer && !getenv("LONG")) {
+    if (longer && !long_run()) {
         free(path);
         skip_because_in(test, "%s runs with LONG=1", file);
     }
