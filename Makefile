@@ -2,8 +2,8 @@
 config ?= debug
 B := build/$(config)
 # What stands behind kernels/gpu.h: none, cuda, or the emulation (emu, emu-asan, emu-hooks).
-# auto: cuda where nvcc is.
-GPU ?= none
+# auto: cuda where nvcc is, else none.
+GPU ?= auto
 NVCC ?= nvcc
 ifeq ($(GPU),auto)
 override GPU := $(if $(shell command -v $(NVCC) 2>/dev/null),cuda,none)
@@ -12,7 +12,7 @@ ifeq ($(filter none cuda emu emu-asan emu-hooks,$(GPU)),)
 $(error GPU=$(GPU): expected auto, none, cuda, emu, emu-asan or emu-hooks)
 endif
 G := $(B)/gpu-$(GPU)
-# Programs and tests that link it stand apart, but for GPU=none.
+# Tests that link it stand apart, but for GPU=none.
 GB := $(if $(filter none,$(GPU)),$(B),$(G))
 CC ?= gcc
 CXX ?= g++
@@ -50,7 +50,8 @@ INFER_LIBS := -lpcre2-8 -lm
 APRTOOL_SRC := $(wildcard format/aprtool*.c)
 FORMAT_SRC := $(filter-out $(APRTOOL_SRC),$(wildcard format/*.c))
 FS_SRC := $(filter-out fs/main.c,$(wildcard fs/*.c))
-INFER_SRC := $(filter-out infer/main.c,$(wildcard infer/*.c infer/cpu/*.c infer/text/*.c))
+APRD_SRC := infer/main.c $(wildcard infer/aprd_*.c)
+INFER_SRC := $(filter-out $(APRD_SRC),$(wildcard infer/*.c infer/cpu/*.c infer/text/*.c))
 
 # V=1 shows the commands.
 Q := $(if $(V),,@)
@@ -62,7 +63,8 @@ FS_A := $(B)/libfs.a
 INFER_A := $(B)/libinfer.a
 GPU_A := $(G)/libgpu.a
 
-PROGS := $(B)/aprfs $(B)/aprtool $(GB)/aprd
+# aprd stands beside its libgpu.a, one per GPU; $(B)/aprd is a user's, never the emulation's.
+PROGS := $(B)/aprfs $(B)/aprtool $(G)/aprd $(if $(filter none cuda,$(GPU)),$(B)/aprd)
 # One cmocka binary per module, linking only its layer.
 TESTS_FS := $(filter tests/test_tree% tests/test_ops% tests/test_mount% tests/test_vcache% tests/test_fs_%,$(wildcard tests/test_*.c))
 TESTS_INFER := $(filter tests/test_infer_% tests/test_tokenizer% tests/test_model% tests/test_forward% tests/test_sampler% tests/test_cpu_% tests/test_unicode%,$(wildcard tests/test_*.c))
@@ -71,10 +73,11 @@ TESTS_FORMAT := $(filter-out $(TESTS_FS) $(TESTS_INFER) $(TESTS_GPU),$(wildcard 
 TEST_SUPPORT := $(filter-out $(wildcard tests/test_*.c tests/fuzz_*.c tests/tool_*.c),$(wildcard tests/*.c))
 tests_bin = $(patsubst tests/%.c,$(B)/tests/%,$(1))
 
-.PHONY: help all test gpu-tests test-gpu check-emu nvcc-compile nvcc-objects check check-long fuzz mutate bench-mount install uninstall clean format format-check
+.PHONY: FORCE help all test gpu-tests test-gpu check-emu nvcc-compile nvcc-objects check check-long fuzz mutate bench-mount install uninstall clean format format-check
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 	@echo; echo 'config=debug|release|asan|tsan builds into build/$$config/; PREFIX and DESTDIR as usual.'
+	@echo 'GPU=auto|none|cuda|emu|emu-asan|emu-hooks (auto: cuda where nvcc is, else none; now: $(GPU)).'
 
 all: $(PROGS) ## the three programs, in build/$(config)/
 
@@ -98,9 +101,18 @@ $(B)/aprfs: $(B)/fs/main.o $(FS_A) $(FORMAT_A)
 $(B)/aprtool: $(call obj,$(APRTOOL_SRC)) $(FORMAT_A)
 	$(call say,LD)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(FORMAT_LIBS)
-$(GB)/aprd: $(B)/infer/main.o $(INFER_A) $(GPU_A) $(FORMAT_A)
+$(G)/aprd: $(call obj,$(APRD_SRC)) $(INFER_A) $(GPU_A) $(FORMAT_A)
+	@mkdir -p $(@D)
 	$(call say,LD)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(FORMAT_LIBS) $(INFER_LIBS) $(GPU_LIBS)
+ifneq ($(filter none cuda,$(GPU)),)
+# The stamp changes with GPU, so that a build after one with another GPU puts its own aprd here.
+$(B)/aprd: $(G)/aprd $(B)/gpu.stamp
+	$(Q)cp -f $< $@
+$(B)/gpu.stamp: FORCE
+	@mkdir -p $(@D)
+	@echo $(GPU) | cmp -s - $@ || echo $(GPU) >$@
+endif
 
 $(call tests_bin,$(TESTS_FORMAT)): $(B)/tests/%: $(B)/tests/%.o $(call obj,$(TEST_SUPPORT)) $(FORMAT_A)
 	$(call say,LD)

@@ -95,6 +95,18 @@ int cli_parse_ids(const char *p, size_t len, int32_t **out, size_t *n_out, struc
     return 0;
 }
 
+int cli_read_ids(int fd, int32_t **out, size_t *n_out, struct err *e)
+{
+    char *text;
+    size_t len;
+    int rc = cli_read(fd, &text, &len, e);
+    if (rc < 0)
+        return rc;
+    rc = cli_parse_ids(text, len, out, n_out, e);
+    free(text);
+    return rc;
+}
+
 void cli_put_escaped(FILE *f, const char *p, size_t len)
 {
     for (size_t i = 0; i < len;) {

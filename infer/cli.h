@@ -1,4 +1,4 @@
-/* Bytes in and out of the program's own descriptors, for main.c. */
+/* Bytes in and out of the program's own descriptors. */
 #ifndef APRFS_INFER_CLI_H
 #define APRFS_INFER_CLI_H
 
@@ -16,6 +16,9 @@ int cli_read(int fd, char **out, size_t *len, struct err *e);
 
 /* Token ids separated by white space, malloc'ed; anything else is -EINVAL with its place. */
 int cli_parse_ids(const char *p, size_t len, int32_t **out, size_t *n_out, struct err *e);
+
+/* The same of all that the descriptor gives. */
+int cli_read_ids(int fd, int32_t **out, size_t *n_out, struct err *e);
 
 /* p[0..len) on one line, exact: backslash, newline, tab and return escaped, other control bytes and
  * bytes that are no UTF-8 as \xNN. */

@@ -41,11 +41,24 @@ out:
     return rc;
 }
 
-int engine_load(struct engine *g, const struct engine_options *opt, struct err *e)
+static int open_device(struct engine *g, const struct engine_options *opt, struct err *e)
 {
     const struct backend_options bo = {.n_thread = opt->n_thread, .mem_limit = opt->mem_limit};
+    if (opt->device != ENGINE_CPU) {
+        g->device = ENGINE_GPU;
+        int rc = backend_open(&g->b, "gpu", &bo, e);
+        if (rc != -ENODEV || opt->device == ENGINE_GPU)
+            return rc;
+        g->no_gpu = *e;
+    }
+    g->device = ENGINE_CPU;
+    return backend_open(&g->b, "cpu", &bo, e);
+}
+
+int engine_load(struct engine *g, const struct engine_options *opt, struct err *e)
+{
     const struct model_options mo = {.n_ctx = opt->n_ctx, .n_pos = opt->n_pos};
-    int rc = backend_open(&g->b, opt->backend ? opt->backend : "cpu", &bo, e);
+    int rc = open_device(g, opt, e);
     if (rc == 0)
         rc = model_open(&g->m, model_file_apr(g->file), g->b, &mo, e);
     if (rc < 0)

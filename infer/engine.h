@@ -12,27 +12,38 @@ enum engine_part {
     ENGINE_TOKENIZER = 2,
 };
 
+/* What computes. */
+enum engine_device {
+    ENGINE_AUTO, /* a GPU if there is one, else the CPU */
+    ENGINE_CPU,  /* the f32 reference */
+    ENGINE_GPU,  /* -ENODEV without one */
+};
+
 struct engine_options {
-    unsigned parts;      /* enum engine_part, or-ed; what is not asked for is not opened */
-    const char *backend; /* NULL: "cpu" */
-    int n_thread;        /* 0: the CPUs this process may run on */
-    uint32_t n_ctx;      /* 0: as the model was trained */
-    uint32_t n_pos;      /* positions that will be used, for the memory check; 0: all of n_ctx */
-    uint64_t mem_limit;  /* struct backend_options */
+    unsigned parts; /* enum engine_part, or-ed; what is not asked for is not opened */
+    enum engine_device device;
+    int n_thread;       /* 0: the CPUs this process may run on */
+    uint32_t n_ctx;     /* 0: as the model was trained */
+    uint32_t n_pos;     /* positions that will be used, for the memory check; 0: all of n_ctx */
+    uint64_t mem_limit; /* struct backend_options */
 };
 
 struct engine {
     const char *path; /* lent, for messages */
     struct model_file *file;
-    struct backend *b;     /* NULL without weights */
-    struct model *m;       /* NULL without weights */
-    struct tokenizer *tok; /* NULL without tokenizer */
+    enum engine_device device; /* what was taken: ENGINE_CPU or ENGINE_GPU once b is there */
+    struct err no_gpu;         /* why ENGINE_AUTO took the CPU; "" otherwise */
+    struct backend *b;         /* NULL without weights */
+    struct model *m;           /* NULL without weights */
+    struct tokenizer *tok;     /* NULL without tokenizer */
 };
 
 int engine_open(struct engine *g, const char *path, const struct engine_options *opt,
                 struct err *e);
-/* Loads the weights of a g that was opened without them: between the two the tokenizer can tell how
- * long a prompt is. On failure g is still open. */
+/* Takes the device and loads the weights of a g that was opened without them: between the two the tokenizer can tell how
+ * long a prompt is. On failure g is still open.
+ * ENGINE_AUTO takes the CPU only where there is no GPU (-ENODEV). One that fails or is too small is an
+ * error that names its numbers: nothing turns to the CPU unasked. */
 int engine_load(struct engine *g, const struct engine_options *opt, struct err *e);
 /* Positions that a run takes at most, for n_pos: those of the prompt and n_predict more; 0: all. */
 int engine_positions(const struct engine *g, const char *prompt, size_t len, int64_t n_predict,

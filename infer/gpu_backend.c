@@ -299,7 +299,7 @@ int gpu_backend_open(struct backend **out, const struct backend_options *opt, st
     int rc = gpu_stream_new(&g->s);
     if (rc < 0) {
         free(g);
-        return err_set(e, rc, "gpu: %s", gpu_last_error());
+        return err_set(e, rc, "%s: %s", rc == -ENODEV ? "no GPU" : "gpu", gpu_last_error());
     }
     *out = &g->b;
     return 0;

@@ -4,7 +4,7 @@
 
 #include "infer/backend.h"
 
-/* -ENODEV where this build or machine has no GPU; the message says which. */
+/* -ENODEV where this build or machine has no GPU; "no GPU: " and the reason. */
 int gpu_backend_open(struct backend **out, const struct backend_options *opt, struct err *e);
 
 #endif

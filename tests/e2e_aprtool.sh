@@ -2,37 +2,9 @@
 # Every verb of aprtool as a user calls it: output, exit codes, what is left on the disk. TAP.
 set -u
 cd "$(dirname "$0")/.." || exit 2
-B=${B:-build/debug}
-T=$PWD/$B/aprtool
-tmp=$(mktemp -d)
-trap 'rm -rf "$tmp"' EXIT
-n=0
-
-ok() { # name: the status of the last command is the verdict
-    local rc=$?
-    n=$((n + 1))
-    if [ $rc -eq 0 ]; then
-        echo "ok $n - $1"
-    else
-        echo "not ok $n - $1"
-        sed 's/^/# stdout: /' "$tmp/out" 2>/dev/null | cut -c1-200 | head -n 20
-        sed 's/^/# stderr: /' "$tmp/err" 2>/dev/null | cut -c1-200 | head -n 20
-    fi
-}
-skip() {
-    n=$((n + 1))
-    echo "ok $n - $1 # SKIP $2"
-}
-run() { # wanted exit status, then the arguments; output in $tmp/out, $tmp/err
-    local want=$1 rc
-    shift
-    "$T" "$@" >"$tmp/out" 2>"$tmp/err" </dev/null
-    rc=$?
-    [ $rc -eq "$want" ] || { echo "exit $rc, expected $want: $*" >>"$tmp/err"; return 1; }
-}
-out() { grep -qE -- "$1" "$tmp/out"; }
-err() { grep -qE -- "$1" "$tmp/err"; }
-quiet() { [ ! -s "$tmp/err" ]; }
+. tests/tap.sh
+T=$B/aprtool
+run() { expect "$1" "$T" "${@:2}"; }
 json() { # python expression over d, the document
     python3 -c 'import json,sys; d=json.load(open(sys.argv[1])); assert d["schema"]==1; assert eval(sys.argv[2]), d' \
         "$tmp/out" "$1" 2>>"$tmp/err"
@@ -241,4 +213,4 @@ else
     skip convert_interrupted_leaves_nothing "no SmolLM2-135M-Instruct.Q4_1.gguf (scripts/fetch_models)"
     skip convert_real_model_round_trip "no SmolLM2-135M-Instruct.Q4_1.gguf (scripts/fetch_models)"
 fi
-echo "1..$n"
+tap_end

@@ -4,51 +4,24 @@
 # APRFS_MODELS: real models (default .cache/models); without SmolLM2 its tests are skipped.
 set -u
 cd "$(dirname "$0")/.." || exit 2
-B=$(realpath "${B:-build/debug}")
-MODELS=$(realpath -m "${APRFS_MODELS:-.cache/models}")
+. tests/tap.sh
 APRD=$B/aprd
 SMOL=$MODELS/SmolLM2-135M-Instruct.Q4_1.gguf
-tmp=$(mktemp -d "${TMPDIR:-/var/tmp}/aprd-e2e.XXXXXX")
-mnt=
-daemon=
-cleanup() {
-    [ -n "$mnt" ] && { fusermount3 -uq "$mnt" || umount -l "$mnt"; } 2>/dev/null
-    [ -n "$daemon" ] && wait "$daemon" 2>/dev/null
-    rm -rf "$tmp"
-}
-trap cleanup EXIT
-n=0
-
-ok() { # name: the status of the last command is the verdict
-    local rc=$?
-    n=$((n + 1))
-    if [ $rc -eq 0 ]; then
-        echo "ok $n - $1"
-    else
-        echo "not ok $n - $1"
-        sed 's/^/# stderr: /' "$tmp/err" 2>/dev/null | cut -c1-300 | head -n 20
-        head -c 300 "$tmp/out" 2>/dev/null | od -c | sed 's/^/# stdout: /'
-    fi
-}
-skip() {
-    n=$((n + 1))
-    echo "ok $n - $1 # SKIP $2"
-}
-aprd() { # wanted exit status, then the arguments; stdin is $in, output in $tmp/out, $tmp/err
-    local want=$1 rc
+in=
+# What is told here is the CPU's affair, wherever it runs; tests/e2e_gpu.sh tells the GPU's.
+aprd() {
+    local want=$1 verb=${2:-}
     shift
-    "$APRD" "$@" >"$tmp/out" 2>"$tmp/err" <"${in:-/dev/null}"
-    rc=$?
-    [ $rc -eq "$want" ] || { echo "exit $rc, expected $want: $*" >>"$tmp/err"; return 1; }
+    case $verb in
+    run | logits) shift && expect "$want" "$APRD" "$verb" --device cpu "$@" ;;
+    *) expect "$want" "$APRD" "$@" ;;
+    esac
 }
-err() { grep -qE -- "$1" "$tmp/err"; }
-silent() { [ ! -s "$tmp/out" ]; }
 case_of() { # index, field: of tests/data/run_smollm2.json; lists joined by spaces
     python3 -c 'import json,sys
 v = json.load(open("tests/data/run_smollm2.json"))[int(sys.argv[1])][sys.argv[2]]
 sys.stdout.write(v if isinstance(v, str) else " ".join(map(str, v)))' "$1" "$2"
 }
-hex() { od -An -v -tx1 "$1" | tr -d ' \n'; }
 
 # --- options -------------------------------------------------------------------------------
 aprd 0 --help && grep -q '^usage: aprd' "$tmp/out" && ! [ -s "$tmp/err" ]; ok help_goes_to_stdout
@@ -68,6 +41,8 @@ aprd 2 run -n 1e3 x y && err "'1e3'"; ok usage_no_integer
 aprd 2 run --top-k 99999999999 x y && err 'top_k is 99999999999: from -1 to 2147483647$'; ok usage_top_k_says_whole_numbers
 "$APRD" --help >/dev/full 2>"$tmp/err"; [ $? -eq 1 ] && err 'stdout: No space left'; ok help_that_cannot_be_written_says_so
 aprd 1 run '' x && err "^aprd: '': "; ok empty_path_is_shown
+aprd 2 tokenize --device gpu x && err 'tokenize: takes no --device'; ok usage_device_where_none_computes
+expect 2 "$APRD" run --device tpu x y && err "'tpu': expected auto, cpu or gpu"; ok usage_unknown_device
 
 # --- small models --------------------------------------------------------------------------
 "$B/tests/test_forward" --write "$tmp" >"$tmp/out" 2>"$tmp/err"; ok small_models_are_written
@@ -85,6 +60,17 @@ aprd 1 run "$tmp/short.apr" x && silent && err 'short.apr'; ok truncated_apr_is_
 aprd 0 run --temp 0 -n 6 -t 1 "$L" the && cp "$tmp/out" "$tmp/want" &&
     aprd 0 run --temp 0 -n 6 -t 3 "$tmp/l.apr" the && cmp "$tmp/out" "$tmp/want"; ok small_model_writes_the_same_from_both_forms
 aprd 0 run --temp 0 -n 0 "$L" the && silent; ok no_tokens_asked_none_written
+[ "$(cat "$tmp/err")" = 'aprd: device cpu' ]; ok device_cpu_is_said
+if expect 0 "$APRD" run --temp 0 -n 6 "$L" the && err '^aprd: device gpu: '; then
+    for name in device_auto_without_a_gpu_takes_the_cpu_and_says_so device_gpu_without_one_is_an_error; do
+        skip $name "$(head -n 1 "$tmp/err")"
+    done
+else
+    err '^aprd: device cpu \(no GPU: .+\)$' && cp "$tmp/out" "$tmp/want" && aprd 0 run --temp 0 -n 6 "$L" the &&
+        cmp "$tmp/out" "$tmp/want"; ok device_auto_without_a_gpu_takes_the_cpu_and_says_so
+    expect 1 "$APRD" run --device gpu -n 1 "$L" the && silent && err '^aprd: .*tiny-llama.gguf: no GPU: .+'
+    ok device_gpu_without_one_is_an_error
+fi
 aprd 1 run -c 3 "$L" 'the ing and the' && silent && err 'prompt has [0-9]+ tokens, the context 3'; ok long_prompt_is_an_error_with_both_numbers
 aprd 1 run -c 257 "$L" x && err '257' && err '256'; ok context_beyond_training_is_refused
 aprd 0 run --temp 0 -c 12 "$L" the && err 'context of 12 tokens is full'; ok full_context_is_said
@@ -126,7 +112,7 @@ fi
 # --- SmolLM2 -------------------------------------------------------------------------------
 if [ ! -f "$SMOL" ]; then
     skip smollm2 "no SmolLM2-135M-Instruct.Q4_1.gguf in $MODELS"
-    echo "1..$n"
+    tap_end
     exit 0
 fi
 cases="0 1 2 3"
@@ -165,29 +151,18 @@ for p in native engine strict; do
         aprd 0 logits "$tmp/alone/m.apr" && cmp "$tmp/out" "$tmp/want"; ok "smollm2_logits_from_a_copied_apr_$p"
 done
 rm -rf "$tmp/alone"
-if [ -x "$B/aprfs" ] && [ -w /dev/fuse ]; then
-    mkdir "$tmp/store" "$tmp/mnt"
-    ln -s "$SMOL" "$tmp/store/smol.gguf" 2>/dev/null
-    cp --reflink=auto "$SMOL" "$tmp/store/m.gguf" && rm -f "$tmp/store/smol.gguf"
-    mkfifo "$tmp/ready"
-    "$B/aprfs" -f --ready-fd 9 "$tmp/store" "$tmp/mnt" >"$tmp/daemon" 2>&1 9>"$tmp/ready" &
-    daemon=$!
-    mnt=$tmp/mnt
-    read -r line <"$tmp/ready"
-    if [ "${line:-}" = READY ]; then
-        apr=$(find "$mnt" -name '*.apr' | head -n 1)
-        in=$tmp/ids
-        aprd 0 logits "$apr" && cmp "$tmp/out" "$tmp/want"; ok smollm2_logits_from_the_mount
-        in=
-        want=$(case_of 0 hex)
-        aprd 0 run --temp 0 -n $limit "$apr" "$(case_of 0 prompt)" && got=$(hex "$tmp/out") && [ -n "$got" ] &&
-            [ "${want#"$got"}" != "$want" ]; ok smollm2_answers_from_the_mounted_path
-    else
-        skip smollm2_logits_from_the_mount "aprfs did not get ready: $(head -n 1 "$tmp/daemon")"
-        skip smollm2_answers_from_the_mounted_path "no mount"
-    fi
+mkdir "$tmp/store" "$tmp/mnt"
+cp --reflink=auto "$SMOL" "$tmp/store/m.gguf"
+if mounted "$tmp/store" "$tmp/mnt"; then
+    apr=$(find "$mnt" -name '*.apr' | head -n 1)
+    in=$tmp/ids
+    aprd 0 logits "$apr" && cmp "$tmp/out" "$tmp/want"; ok smollm2_logits_from_the_mount
+    in=
+    want=$(case_of 0 hex)
+    aprd 0 run --temp 0 -n $limit "$apr" "$(case_of 0 prompt)" && got=$(hex "$tmp/out") && [ -n "$got" ] &&
+        [ "${want#"$got"}" != "$want" ]; ok smollm2_answers_from_the_mounted_path
 else
-    skip smollm2_logits_from_the_mount "no /dev/fuse"
-    skip smollm2_answers_from_the_mounted_path "no /dev/fuse"
+    skip smollm2_logits_from_the_mount "$why"
+    skip smollm2_answers_from_the_mounted_path "$why"
 fi
-echo "1..$n"
+tap_end

@@ -3,10 +3,7 @@
 # architectures, every quantised type, shards, the real models that are there; all three profiles.
 set -u
 cd "$(dirname "$0")/.." || exit 2
-B=${B:-build/debug}
-tmp=$(mktemp -d)
-trap 'rm -rf "$tmp"' EXIT
-n=0
+. tests/tap.sh
 
 verdict() { # status name why
     n=$((n + 1))
@@ -34,15 +31,13 @@ for arch in llama qwen2 qwen3 gemma2 gemma3 phi3 falcon phi2 gpt2 gptneox starco
     done
 done
 
-models=${APRFS_MODELS:-.cache/models}
 for file in SmolLM2-135M-Instruct.Q4_1 Qwen2.5-Coder-0.5B-Instruct-Q4_K_M gemma-3-270m-Q4_K_M; do
     for profile in engine native strict; do
-        if [ -f "$models/$file.gguf" ]; then
-            check "$file" "$models/$file.gguf" $profile
+        if [ -f "$MODELS/$file.gguf" ]; then
+            check "$file" "$MODELS/$file.gguf" $profile
         else
-            n=$((n + 1))
-            echo "ok $n - $file in profile $profile # SKIP no $file.gguf (scripts/fetch_models all)"
+            skip "$file in profile $profile" "no $file.gguf (scripts/fetch_models all)"
         fi
     done
 done
-echo "1..$n"
+tap_end

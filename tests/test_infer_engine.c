@@ -221,6 +221,34 @@ static void engine_sampling_defaults_come_from_the_model(void **state)
     engine_close(&g);
 }
 
+/* This program is linked with gpu_none.c. */
+static void engine_turns_to_the_cpu_only_when_asked(void **state)
+{
+    (void)state;
+    struct engine g;
+    struct err e = {0};
+    struct gguf_build *b = tiny_model("llama");
+    char *path = path_join(dir, "device.gguf");
+    gguf_build_file(b, path);
+    gguf_build_free(b);
+    struct engine_options opt = {.parts = ENGINE_WEIGHTS, .n_thread = 1, .device = ENGINE_GPU};
+    assert_int_equal(engine_open(&g, path, &opt, &e), -ENODEV);
+    assert_non_null(strstr(e.msg, "device.gguf: no GPU: this build has no GPU support"));
+    assert_null(g.file);
+    opt.device = ENGINE_AUTO;
+    assert_int_equal(engine_open(&g, path, &opt, &e), 0);
+    assert_int_equal(g.device, ENGINE_CPU);
+    assert_string_equal(g.b->ops->name, "cpu");
+    assert_string_equal(g.no_gpu.msg, "no GPU: this build has no GPU support (make GPU=cuda)");
+    engine_close(&g);
+    opt.device = ENGINE_CPU;
+    assert_int_equal(engine_open(&g, path, &opt, &e), 0);
+    assert_int_equal(g.device, ENGINE_CPU);
+    assert_string_equal(g.no_gpu.msg, "");
+    engine_close(&g);
+    free(path);
+}
+
 static void engine_opens_only_what_is_asked(void **state)
 {
     (void)state;
@@ -235,8 +263,6 @@ static void engine_opens_only_what_is_asked(void **state)
     assert_true(engine_open(&g, path, &opt, &e) < 0);
     assert_non_null(strstr(e.msg, "blk.1.ffn_up.weight"));
     assert_null(g.file);
-    opt.backend = "tpu";
-    assert_int_equal(engine_open(&g, path, &opt, &e), -EINVAL);
     free(path);
     path = path_join(dir, "absent.apr");
     assert_int_equal(engine_open(&g, path, &opt, &e), -ENOENT);
@@ -318,6 +344,7 @@ int main(void)
         cmocka_unit_test(engine_refuses_prompts_that_do_not_fit),
         cmocka_unit_test(engine_passes_on_a_failed_write),
         cmocka_unit_test(engine_sampling_defaults_come_from_the_model),
+        cmocka_unit_test(engine_turns_to_the_cpu_only_when_asked),
         cmocka_unit_test(engine_opens_only_what_is_asked),
         cmocka_unit_test(cli_parses_ids_and_nothing_else),
         cmocka_unit_test(cli_escapes_exactly),
