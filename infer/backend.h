@@ -84,6 +84,7 @@ struct backend;
 
 struct backend_ops {
     const char *name;
+    bool is_reference; /* what the others are judged by */
     void (*close)(struct backend *b);
 
     /* n bytes of zeros; `what` names them in an error. -ENOMEM, -ERANGE. */
@@ -99,10 +100,12 @@ struct backend_ops {
     /* All of m's bytes are in data: the moment to rearrange them. */
     int (*matrix_ready)(struct backend *b, struct backend_matrix *m);
 
-    /* Bytes that may still be allocated and touched here; UINT64_MAX: nobody knows. */
-    uint64_t (*memory)(struct backend *b);
-    /* What kv_new's cache takes once n_pos of its n_ctx positions are written; UINT64_MAX: more than
-     * can be counted. */
+    /* Bytes that may still be allocated and touched here; UINT64_MAX: nobody knows. *reserve of them
+     * are for what no op allocates: the driver's own, launches. */
+    uint64_t (*memory)(struct backend *b, uint64_t *reserve);
+    /* What alloc() of n bytes takes of it, padding included; UINT64_MAX: more than can be counted. */
+    uint64_t (*alloc_bytes)(struct backend *b, uint64_t n);
+    /* The same of kv_new's cache once n_pos of its n_ctx positions are written. */
     uint64_t (*kv_bytes)(struct backend *b, const struct backend_kv_layer *layer, uint32_t n_layer,
                          uint32_t n_ctx, uint32_t n_pos);
     /* Room for n_ctx positions; not all of it is touched at once. */

@@ -1,5 +1,6 @@
 #include "infer/bind.h"
 
+#include "format/crc32.h"
 #include "format/quant.h"
 
 #include <errno.h>
@@ -21,10 +22,11 @@ int bind_init(struct bind *x, struct model *m, const struct apr *apr, struct err
 
 void bind_release(struct bind *x)
 {
+    for (size_t i = 0; i < x->n_item; i++)
+        free(x->item[i].host);
     free(x->used);
     free(x->range);
     free(x->item);
-    free(x->matrix_at);
     *x = (struct bind){0};
 }
 
@@ -125,60 +127,68 @@ static int take(struct bind *x, int layer, const char *stem, uint32_t n_dim, con
     return add_range(x, bytes->off, bytes->size, e);
 }
 
+/* One more item, zeros but for its name and place; NULL: no memory, said. */
+static struct bind_item *add_item(struct bind *x, enum bind_kind kind, const char *name,
+                                  const struct apr_tensor *t, const struct apr_tensor *bytes,
+                                  struct err *e)
+{
+    void *p = x->item;
+    if (!grow(&p, x->n_item, &x->cap_item, sizeof *x->item)) {
+        err_set(e, -ENOMEM, "no memory to bind '%s'", name);
+        return NULL;
+    }
+    x->item = p;
+    struct bind_item *it = &x->item[x->n_item++];
+    *it = (struct bind_item){.kind = kind, .name = name};
+    if (t) {
+        it->bytes = *bytes;
+        it->published = bytes->off == t->off && bytes->size == t->size ? t->name : NULL;
+    }
+    return it;
+}
+
 static const struct backend_matrix *shared(const struct bind *x, const struct apr_tensor *bytes)
 {
-    const struct model *m = x->m;
-    for (size_t i = 0; i < m->n_matrix; i++)
-        if (x->matrix_at[i].off == bytes->off && x->matrix_at[i].end == bytes->off + bytes->size &&
-            m->matrix[i]->type == bytes->type && m->matrix[i]->n_out == bytes->dim[0] &&
-            m->matrix[i]->n_in == bytes->dim[1])
-            return m->matrix[i];
+    for (size_t i = 0; i < x->n_item; i++) {
+        const struct bind_item *it = &x->item[i];
+        if (it->kind == BIND_MATRIX && it->bytes.off == bytes->off && it->len == bytes->size &&
+            it->w->type == bytes->type && it->w->n_out == bytes->dim[0] &&
+            it->w->n_in == bytes->dim[1])
+            return it->w;
+    }
     return NULL;
 }
 
 static int new_matrix(struct bind *x, const struct apr_tensor *t, const struct apr_tensor *bytes,
-                      struct backend_matrix **out, struct err *e)
+                      const struct backend_matrix **out, struct err *e)
 {
     struct model *m = x->m;
-    size_t cap = m->cap_matrix, cap2 = m->cap_matrix;
-    void *p = m->matrix, *q = x->matrix_at, *r = x->item;
-    struct backend_matrix *w = calloc(1, sizeof *w);
-    if (w && grow(&p, m->n_matrix, &cap, sizeof *m->matrix))
-        m->matrix = p;
-    else
-        goto no_memory;
-    if (!grow(&q, m->n_matrix, &cap2, sizeof *x->matrix_at))
-        goto no_memory;
-    x->matrix_at = q;
-    m->cap_matrix = cap;
-    if (!grow(&r, x->n_item, &x->cap_item, sizeof *x->item))
-        goto no_memory;
-    x->item = r;
     const struct quant_type *qt = quant_type(bytes->type);
-    *w = (struct backend_matrix){
-        .type = bytes->type, .n_out = (uint32_t)bytes->dim[0], .n_in = (uint32_t)bytes->dim[1]};
-    uint64_t total;
-    if (!quant_row_bytes(qt, w->n_in, &w->row_bytes) ||
-        __builtin_mul_overflow(w->row_bytes, (uint64_t)w->n_out, &total) || total != bytes->size) {
-        free(w);
+    uint32_t n_out = (uint32_t)bytes->dim[0], n_in = (uint32_t)bytes->dim[1];
+    uint64_t row, total;
+    if (!quant_row_bytes(qt, n_in, &row) || __builtin_mul_overflow(row, (uint64_t)n_out, &total) ||
+        total != bytes->size)
         return err_set(e, -EUCLEAN,
                        "tensor '%s': %" PRIu64 " bytes are not %" PRIu64 " rows of %" PRIu64
                        " in %s",
                        t->name, bytes->size, bytes->dim[0], bytes->dim[1], qt->name);
-    }
-    int rc = m->b->ops->alloc(m->b, &w->data, total, t->name);
-    if (rc < 0) {
+    void *p = m->matrix;
+    struct backend_matrix *w = calloc(1, sizeof *w);
+    if (!w || !grow(&p, m->n_matrix, &m->cap_matrix, sizeof *m->matrix)) {
         free(w);
-        return backend_fail(m->b, rc, e);
+        return err_set(e, -ENOMEM, "no memory to bind tensor '%s'", t->name);
     }
-    x->matrix_at[m->n_matrix] = (struct bind_range){bytes->off, bytes->off + bytes->size};
+    m->matrix = p;
     m->matrix[m->n_matrix++] = w;
-    x->item[x->n_item++] = (struct loader_item){bytes->off, total, w->data};
+    struct bind_item *it = add_item(x, BIND_MATRIX, t->name, t, bytes, e);
+    if (!it)
+        return -ENOMEM;
+    *w = (struct backend_matrix){
+        .type = bytes->type, .n_out = n_out, .n_in = n_in, .row_bytes = row};
+    it->w = w;
+    it->len = total;
     *out = w;
     return 0;
-no_memory:
-    free(w);
-    return err_set(e, -ENOMEM, "no memory to bind tensor '%s'", t->name);
 }
 
 int bind_matrix(struct bind *x, int layer, const char *stem, uint64_t n_out, uint64_t n_in,
@@ -195,18 +205,13 @@ int bind_matrix(struct bind *x, int layer, const char *stem, uint64_t n_out, uin
         return err_set(e, -ERANGE, "tensor '%s': (%" PRIu64 ", %" PRIu64 ") is too large", t->name,
                        n_out, n_in);
     *out = shared(x, &bytes);
-    if (*out)
-        return 0;
-    struct backend_matrix *w = NULL;
-    rc = new_matrix(x, t, &bytes, &w, e);
-    if (rc == 0)
-        *out = w;
-    return rc;
+    return *out ? 0 : new_matrix(x, t, &bytes, out, e);
 }
 
-/* n f32 values of a small tensor. */
-static int read_f32(const struct bind *x, const struct apr_tensor *t,
-                    const struct apr_tensor *bytes, uint64_t n, float **out, struct err *e)
+/* An item of n values; nothing of it is read yet. */
+static int new_values(struct bind *x, enum bind_kind kind, const struct apr_tensor *t,
+                      const struct apr_tensor *bytes, uint64_t n, struct bind_item **out,
+                      struct err *e)
 {
     const struct quant_type *qt = quant_type(bytes->type);
     uint64_t len;
@@ -214,12 +219,27 @@ static int read_f32(const struct bind *x, const struct apr_tensor *t,
         return err_set(e, -EUCLEAN,
                        "tensor '%s': %" PRIu64 " bytes are not %" PRIu64 " elements of %s", t->name,
                        bytes->size, n, qt->name);
+    *out = add_item(x, kind, t->name, t, bytes, e);
+    if (!*out)
+        return -ENOMEM;
+    (*out)->n = n;
+    return 0;
+}
+
+/* The values of it, malloc'ed, and both its checksums. */
+static int read_f32(struct bind_item *it, const struct source *src, float **out, struct err *e)
+{
+    const struct quant_type *qt = quant_type(it->bytes.type);
+    size_t len = (size_t)it->bytes.size;
     void *raw = malloc(len ? len : 1);
-    float *v = malloc((n ? n : 1) * sizeof *v);
-    int rc = raw && v ? source_read(apr_source(x->apr), raw, bytes->off, (size_t)len, e)
-                      : err_set(e, -ENOMEM, "no memory for tensor '%s'", t->name);
-    if (rc == 0)
-        qt->f32(v, raw, (size_t)(n / qt->block_len));
+    float *v = malloc((it->n ? it->n : 1) * sizeof *v);
+    int rc = raw && v ? source_read(src, raw, it->bytes.off, len, e)
+                      : err_set(e, -ENOMEM, "no memory for tensor '%s'", it->name);
+    if (rc == 0) {
+        qt->f32(v, raw, (size_t)(it->n / qt->block_len));
+        it->crc = crc32_update(0, raw, len);
+        it->crc_f32 = crc32_update(0, v, (size_t)it->n * sizeof *v);
+    }
     free(raw);
     if (rc < 0) {
         free(v);
@@ -233,41 +253,44 @@ int bind_host(struct bind *x, int layer, const char *stem, uint64_t n, float **o
 {
     const struct apr_tensor *t;
     struct apr_tensor bytes;
+    struct bind_item *it;
     *out = NULL;
     int rc = take(x, layer, stem, 1, &n, BIND_OPTIONAL, &bytes, &t, e);
-    return rc < 0 || !t ? rc : read_f32(x, t, &bytes, n, out, e);
+    if (rc == 0 && t)
+        rc = new_values(x, BIND_HOST, t, &bytes, n, &it, e);
+    return rc < 0 || !t ? rc : read_f32(it, apr_source(x->apr), out, e);
 }
 
 int bind_vector(struct bind *x, int layer, const char *stem, uint64_t n, enum bind_need need,
-                float **out, struct err *e)
+                const float **out, struct err *e)
 {
-    struct model *m = x->m;
     const struct apr_tensor *t;
     struct apr_tensor bytes;
-    float *host;
+    struct bind_item *it;
     *out = NULL;
     int rc = take(x, layer, stem, 1, &n, need, &bytes, &t, e);
     if (rc < 0 || !t)
         return rc;
-    rc = read_f32(x, t, &bytes, n, &host, e);
+    rc = new_values(x, BIND_VECTOR, t, &bytes, n, &it, e);
     if (rc < 0)
         return rc;
-    void *p = m->vec, *dev;
-    if (!grow(&p, m->n_vec, &m->cap_vec, sizeof *m->vec)) {
+    it->len = n * sizeof(float);
+    it->at = out;
+    return 0;
+}
+
+int bind_table(struct bind *x, const char *what, float *host, uint64_t n, const float **out,
+               struct err *e)
+{
+    struct bind_item *it = add_item(x, BIND_TABLE, what, NULL, NULL, e);
+    if (!it) {
         free(host);
-        return err_set(e, -ENOMEM, "no memory for tensor '%s'", t->name);
+        return -ENOMEM;
     }
-    m->vec = p;
-    rc = m->b->ops->alloc(m->b, &dev, n * sizeof *host, t->name);
-    if (rc == 0) {
-        m->vec[m->n_vec++] = dev;
-        rc = m->b->ops->upload(m->b, dev, 0, host, n * sizeof *host);
-    }
-    free(host);
-    if (rc < 0)
-        return backend_fail(m->b, rc, e);
-    *out = dev;
-    m->weight_bytes += bytes.size;
+    it->host = host;
+    it->n = n;
+    it->len = n * sizeof *host;
+    it->at = out;
     return 0;
 }
 
@@ -323,4 +346,58 @@ int bind_finish(struct bind *x, struct err *e)
                            t->name, x->m->c.arch);
     }
     return 0;
+}
+
+int bind_alloc(struct bind *x, struct err *e)
+{
+    struct model *m = x->m;
+    size_t n = 0;
+    for (size_t i = 0; i < x->n_item; i++)
+        n += x->item[i].kind == BIND_VECTOR || x->item[i].kind == BIND_TABLE;
+    m->vec = calloc(n + 1, sizeof *m->vec);
+    if (!m->vec)
+        return err_set(e, -ENOMEM, "no memory for a list of %zu vectors", n);
+    for (size_t i = 0; i < x->n_item; i++) {
+        struct bind_item *it = &x->item[i];
+        void *p;
+        if (it->kind == BIND_HOST)
+            continue;
+        int rc = m->b->ops->alloc(m->b, &p, it->len, it->name);
+        if (rc < 0)
+            return backend_fail(m->b, rc, e);
+        if (it->kind == BIND_MATRIX) {
+            it->w->data = p;
+        } else {
+            m->vec[m->n_vec++] = p;
+            *it->at = p;
+        }
+    }
+    return 0;
+}
+
+static int fill(struct bind *x, struct bind_item *it, const float *host, struct err *e)
+{
+    struct backend *b = x->m->b;
+    void *dst = (void *)(uintptr_t)*it->at; /* const to all but the one who fills it */
+    int rc = b->ops->upload(b, dst, 0, host, (size_t)it->len);
+    return rc < 0 ? backend_fail(b, rc, e) : 0;
+}
+
+int bind_fill(struct bind *x, const struct source *src, struct err *e)
+{
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < x->n_item; i++) {
+        struct bind_item *it = &x->item[i];
+        float *v = NULL;
+        if (it->kind == BIND_TABLE)
+            rc = fill(x, it, it->host, e);
+        if (it->kind != BIND_VECTOR)
+            continue;
+        rc = read_f32(it, src, &v, e);
+        if (rc == 0)
+            rc = fill(x, it, v, e);
+        free(v);
+        x->m->weight_bytes += it->bytes.size;
+    }
+    return rc;
 }

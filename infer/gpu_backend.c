@@ -98,29 +98,43 @@ static int gpu_matrix_ready(struct backend *b, struct backend_matrix *m)
 
 /* --- the cache ----------------------------------------------------------------------------- */
 
-/* What the device has free now, less what the driver and our own launches want beside the tensors. */
-static uint64_t gpu_memory(struct backend *b)
+/* What the device has free now, and of it what the driver and our own launches want beside the
+ * tensors. */
+static uint64_t gpu_memory(struct backend *b, uint64_t *reserve)
 {
-    const uint64_t keep = UINT64_C(256) << 20;
     const struct gpu_backend *g = (const struct gpu_backend *)b;
     struct gpu_info info;
+    *reserve = 0;
     if (g->mem_limit)
         return g->mem_limit;
     if (gpu_device_info(&info) < 0)
         return UINT64_MAX;
-    return info.mem_free > keep ? info.mem_free - keep : 0;
+    *reserve = UINT64_C(256) << 20;
+    return info.mem_free;
+}
+
+/* The driver maps device memory in pages of 2 MiB; what is smaller than half of one shares pages
+ * with its like, at multiples of 512. The page that small ones may leave unfilled is the reserve's. */
+static uint64_t gpu_alloc_bytes(struct backend *b, uint64_t n)
+{
+    (void)b;
+    const uint64_t unit = n < UINT64_C(1) << 20 ? 512 : UINT64_C(2) << 20;
+    n = n ? n : 1;
+    return n > UINT64_MAX - unit ? UINT64_MAX : (n + unit - 1) / unit * unit;
 }
 
 /* Device memory is real from the first byte: the whole context counts, whatever is written of it. */
 static uint64_t gpu_kv_bytes(struct backend *b, const struct backend_kv_layer *layer,
                              uint32_t n_layer, uint32_t n_ctx, uint32_t n_pos)
 {
-    (void)b, (void)n_pos;
-    uint64_t sum = 0;
-    for (uint32_t i = 0; i < n_layer; i++) {
-        uint64_t dims = (uint64_t)layer[i].head_dim_k + layer[i].head_dim_v, n;
-        if (__builtin_mul_overflow(layer[i].n_head_kv * (uint64_t)sizeof(float), dims, &n) ||
-            __builtin_mul_overflow(n, (uint64_t)n_ctx, &n) || __builtin_add_overflow(sum, n, &sum))
+    (void)n_pos;
+    uint64_t sum = 0, n;
+    for (uint32_t i = 0; i < 2 * n_layer; i++) {
+        const struct backend_kv_layer *l = &layer[i / 2];
+        uint64_t dim = i % 2 ? l->head_dim_v : l->head_dim_k;
+        if (__builtin_mul_overflow(l->n_head_kv * (uint64_t)sizeof(float), dim, &n) ||
+            __builtin_mul_overflow(n, (uint64_t)n_ctx, &n) ||
+            __builtin_add_overflow(sum, gpu_alloc_bytes(b, n), &sum))
             return UINT64_MAX;
     }
     return sum;
@@ -274,6 +288,7 @@ static const struct backend_ops gpu_ops = {
     .takes_type = gpu_takes_type_op,
     .matrix_ready = gpu_matrix_ready,
     .memory = gpu_memory,
+    .alloc_bytes = gpu_alloc_bytes,
     .kv_bytes = gpu_kv_bytes,
     .kv_new = gpu_kv_new,
     .kv_free = gpu_kv_free,

@@ -3,9 +3,9 @@
 #include "format/apr_meta.h"
 #include "format/quant.h"
 #include "infer/bind.h"
+#include "infer/budget.h"
 #include "infer/forward.h"
 #include "infer/rope.h"
-#include "infer/session.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -153,14 +153,12 @@ static int bind_linear(struct bind *x, int layer, const char *stem, uint64_t n_o
                        bool may_bias, bool may_scale, struct backend_linear *out, struct err *e)
 {
     char name[64];
-    float *bias = NULL;
     *out = (struct backend_linear){.scale = 1};
     snprintf(name, sizeof name, "%s.weight", stem);
     int rc = bind_matrix(x, layer, name, n_out, n_in, BIND_REQUIRED, &out->w, e);
     if (rc == 0 && may_bias) {
         snprintf(name, sizeof name, "%s.bias", stem);
-        rc = bind_vector(x, layer, name, n_out, BIND_OPTIONAL, &bias, e);
-        out->bias = bias;
+        rc = bind_vector(x, layer, name, n_out, BIND_OPTIONAL, &out->bias, e);
     }
     snprintf(name, sizeof name, "%s.scale", stem);
     if (rc == 0 && may_scale)
@@ -251,31 +249,18 @@ static int bind_rope_factors(struct bind *x, const struct family *f, float **out
     return rc;
 }
 
-static int make_rope(struct model *m, bool local, const float *factor, struct backend_rope *r,
+static int make_rope(struct bind *x, bool local, const float *factor, struct backend_rope *r,
                      struct err *e)
 {
+    const struct model *m = x->m;
     struct rope_params p = rope_params_of(&m->c, local);
     p.factor = factor;
     float *omega = malloc(p.n_rot / 2 * sizeof *omega);
-    void **vec = realloc(m->vec, (m->n_vec + 1) * sizeof *vec), *dev;
-    if (vec) {
-        m->vec = vec;
-        m->cap_vec = m->n_vec + 1;
-    }
-    if (!omega || !vec) {
-        free(omega);
+    if (!omega)
         return err_set(e, -ENOMEM, "no memory for the rope table");
-    }
     *r = (struct backend_rope){.n_rot = p.n_rot, .neox = m->c.rope == ARCH_ROPE_NEOX};
     rope_table(&p, omega, &r->mu);
-    int rc = m->b->ops->alloc(m->b, &dev, p.n_rot / 2 * sizeof *omega, "rope table");
-    if (rc == 0) {
-        m->vec[m->n_vec++] = dev;
-        r->omega = dev;
-        rc = m->b->ops->upload(m->b, dev, 0, omega, p.n_rot / 2 * sizeof *omega);
-    }
-    free(omega);
-    return rc < 0 ? backend_fail(m->b, rc, e) : 0;
+    return bind_table(x, "rope table", omega, p.n_rot / 2, &r->omega, e);
 }
 
 static int bind_all(struct bind *x, const struct family *f, struct err *e)
@@ -293,20 +278,17 @@ static int bind_all(struct bind *x, const struct family *f, struct err *e)
     m->head.scale = 1;
     if (rc == 0 && !m->head.w)
         m->head.w = m->embd; /* tied: the file has no head of its own */
-    if (rc == 0 && f->head_bias) {
-        float *bias;
-        rc = bind_vector(x, -1, "output.bias", c->n_vocab, BIND_OPTIONAL, &bias, e);
-        m->head.bias = bias;
-    }
+    if (rc == 0 && f->head_bias)
+        rc = bind_vector(x, -1, "output.bias", c->n_vocab, BIND_OPTIONAL, &m->head.bias, e);
     if (f->cls)
         bind_ignore(x, -1, "cls.output.weight");
     if (rc == 0)
         rc = bind_rope_factors(x, f, &factor, e);
     if (rc == 0)
-        rc = make_rope(m, false, factor, &m->rope_global, e);
+        rc = make_rope(x, false, factor, &m->rope_global, e);
     free(factor);
     if (rc == 0 && c->sliding_window && memchr(c->layer_local, 1, c->n_layer))
-        rc = make_rope(m, true, NULL, &m->rope_local, e);
+        rc = make_rope(x, true, NULL, &m->rope_local, e);
     for (uint32_t i = 0; rc == 0 && i < c->n_layer; i++) {
         struct model_layer *l = &m->layer[i];
         bool local = c->layer_local[i];
@@ -328,26 +310,39 @@ static int bind_all(struct bind *x, const struct family *f, struct err *e)
     return rc == 0 ? bind_finish(x, e) : rc;
 }
 
-/* Memory is handed out by the kernel as it is touched, and who touches too much is killed: so all of
- * it is counted first. */
-static int check_memory(const struct model *m, const struct bind *x, uint32_t n_pos, struct err *e)
+static int read_matrices(struct model *m, struct bind *x, const struct source *src, int n_reader,
+                         struct err *e)
 {
-    uint64_t have = m->b->ops->memory(m->b), kv, weights = 0, sum;
-    uint64_t work = forward_bytes(m, SESSION_STEP);
-    if (n_pos == 0 || n_pos > m->n_ctx)
-        n_pos = m->n_ctx;
-    int rc = forward_kv_bytes(m, n_pos, &kv, e);
-    if (rc < 0)
-        return rc;
+    struct loader_item *item = calloc(m->n_matrix + 1, sizeof *item);
+    if (!item)
+        return err_set(e, -ENOMEM, "no memory for a list of %zu matrices", m->n_matrix);
+    size_t n = 0;
     for (size_t i = 0; i < x->n_item; i++)
-        weights += x->item[i].len; /* no overflow: all have addresses already */
-    if (!__builtin_add_overflow(weights + work, kv, &sum) && sum <= have)
-        return 0;
-    return err_set(e, -ERANGE,
-                   "not enough memory: weights of %" PRIu64 " bytes, a KV cache of %" PRIu64
-                   " for %" PRIu32 " positions and activations of %" PRIu64 " need more than the "
-                   "%" PRIu64 " available",
-                   weights, kv, n_pos, work, have);
+        if (x->item[i].kind == BIND_MATRIX)
+            item[n++] =
+                (struct loader_item){x->item[i].bytes.off, x->item[i].len, x->item[i].w->data};
+    int rc = loader_read(m->b, src, item, n, n_reader, e);
+    for (size_t i = 0; i < n; i++)
+        m->weight_bytes += item[i].len;
+    free(item);
+    return rc;
+}
+
+/* The second phase: nothing here may be refused for what the file is. */
+static int fill_all(struct model *m, struct bind *x, const struct model_options *opt, struct err *e)
+{
+    const struct source *src = apr_source(x->apr);
+    int rc = bind_alloc(x, e);
+    if (rc == 0)
+        rc = bind_fill(x, src, e);
+    if (rc == 0)
+        rc = read_matrices(m, x, src, opt && opt->n_reader ? opt->n_reader : 2, e);
+    for (size_t i = 0; rc == 0 && i < m->n_matrix; i++) {
+        rc = m->b->ops->matrix_ready(m->b, m->matrix[i]);
+        if (rc < 0)
+            backend_fail(m->b, rc, e);
+    }
+    return rc;
 }
 
 static int load(struct model *m, const struct apr *apr, const struct model_options *opt,
@@ -380,18 +375,10 @@ static int load(struct model *m, const struct apr *apr, const struct model_optio
     if (rc == 0)
         rc = bind_all(&x, f, e);
     if (rc == 0)
-        rc = check_memory(m, &x, opt ? opt->n_pos : 0, e);
+        rc = budget_check(m, &x, opt ? opt->n_pos : 0, e);
     if (rc == 0)
-        rc = loader_read(m->b, apr_source(apr), x.item, x.n_item,
-                         opt && opt->n_reader ? opt->n_reader : 2, e);
-    for (size_t i = 0; rc == 0 && i < x.n_item; i++)
-        m->weight_bytes += x.item[i].len;
+        rc = fill_all(m, &x, opt, e);
     bind_release(&x);
-    for (size_t i = 0; rc == 0 && i < m->n_matrix; i++) {
-        rc = m->b->ops->matrix_ready(m->b, m->matrix[i]);
-        if (rc < 0)
-            backend_fail(m->b, rc, e);
-    }
     return rc;
 }
 

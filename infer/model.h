@@ -19,9 +19,9 @@ struct model_layer {
     const struct backend_rope *rope; /* NULL: not rotated */
 
     /* All f32 device vectors; NULL: absent. */
-    float *attn_norm, *ffn_norm;           /* (n_embd) */
-    float *q_norm, *k_norm;                /* (head_dim_k) */
-    float *post_attn_norm, *post_ffn_norm; /* (n_embd) */
+    const float *attn_norm, *ffn_norm;           /* (n_embd) */
+    const float *q_norm, *k_norm;                /* (head_dim_k) */
+    const float *post_attn_norm, *post_ffn_norm; /* (n_embd) */
     struct backend_linear q, k, v, o, gate, up, down;
 };
 
@@ -33,28 +33,29 @@ struct model {
     struct model_layer *layer; /* [c.n_layer] */
     struct backend_rope rope_global, rope_local;
     const struct backend_matrix *embd; /* (n_vocab, n_embd) */
-    float *output_norm;                /* (n_embd) */
+    const float *output_norm;          /* (n_embd) */
     struct backend_linear head;        /* (n_vocab, n_embd) */
 
     uint64_t weight_bytes; /* read from the file */
-    uint8_t digest[32];    /* SHA-256 over hyperparameters and tensors: what the gate verdict is kept under */
+    uint8_t digest
+        [32]; /* SHA-256 over hyperparameters and tensors: what the gate verdict is kept under */
     /* What to release: every matrix once, every vector. */
     struct backend_matrix **matrix;
     size_t n_matrix, cap_matrix;
     void **vec;
-    size_t n_vec, cap_vec;
+    size_t n_vec;
 };
 
 struct model_options {
     uint32_t n_ctx; /* 0: as the model was trained */
     int n_reader;   /* threads that read the file; 0: 2 */
-    uint32_t n_pos; /* positions that will be used of n_ctx, for the memory check; 0: all */
+    uint32_t n_pos; /* positions that sessions will hold, for the memory check; 0: all of n_ctx */
 };
 
 /* apr is needed for this call only; b is lent for the model's life. -ENOTSUP names the feature or
  * tensor; -EUCLEAN what contradicts what; -ENOENT a missing tensor or key; -ERANGE n_ctx beyond the
- * model's, or, with every number, weights, KV cache and activations beyond the memory there is: the
- * check comes before any matrix is read. */
+ * model's, or, with every number, beyond the memory there is (budget.h): nothing has been allocated
+ * on the device then, and no tensor read. */
 int model_open(struct model **out, const struct apr *apr, struct backend *b,
                const struct model_options *opt, struct err *e);
 void model_close(struct model *m); /* NULL is fine */

@@ -73,27 +73,42 @@ static void memory_too_small_is_refused_with_the_numbers(void **state)
         .parts = ENGINE_WEIGHTS | ENGINE_TOKENIZER, .n_thread = 1, .mem_limit = 1000};
     assert_int_equal(engine_open(&g, path, &opt, &e), -ERANGE);
     assert_null(g.file);
-    uint64_t weights, kv, work, have;
+    /* Every term is there, and they add up. */
+    uint64_t term[6], need, have, sum = 0;
     unsigned n_pos;
-    const char *at = strstr(e.msg, "weights of");
+    const char *at = strstr(e.msg, "weights ");
     assert_non_null(at);
     assert_int_equal(sscanf(at,
-                            "weights of %" SCNu64 " bytes, a KV cache of %" SCNu64
-                            " for %u positions and activations of %" SCNu64
-                            " need more than the %" SCNu64,
-                            &weights, &kv, &n_pos, &work, &have),
-                     5);
+                            "weights %" SCNu64 " + vectors %" SCNu64 " + rope tables %" SCNu64
+                            " + KV cache %" SCNu64 " (%u positions) + activations %" SCNu64
+                            " + reserve %" SCNu64 " = %" SCNu64 " bytes, available are %" SCNu64,
+                            &term[0], &term[1], &term[2], &term[3], &n_pos, &term[4], &term[5],
+                            &need, &have),
+                     9);
+    for (int i = 0; i < 6; i++)
+        sum += term[i];
+    assert_true(sum == need);
     assert_int_equal(n_pos, 256); /* the model's whole context */
     assert_int_equal(have, 1000);
+    assert_non_null(strstr(e.msg, "no context is short enough"));
     /* That much is enough, one byte less is not: in 12 of the positions less is. */
-    opt.mem_limit = weights + kv + work;
+    opt.mem_limit = need;
     assert_int_equal(engine_open(&g, path, &opt, &e), 0);
-    assert_true(g.m->weight_bytes >= weights);
+    assert_true(g.m->weight_bytes < need);
     engine_close(&g);
     opt.mem_limit--;
     assert_int_equal(engine_open(&g, path, &opt, &e), -ERANGE);
-    snprintf(text, sizeof text, "the %" PRIu64 " available", opt.mem_limit);
+    snprintf(text, sizeof text, "available are %" PRIu64, opt.mem_limit);
     assert_non_null(strstr(e.msg, text));
+    /* What is said to fit fits, and one position more does not. */
+    at = strstr(e.msg, "--ctx-size ");
+    assert_non_null(at);
+    assert_int_equal(sscanf(at, "--ctx-size %u or less", &opt.n_ctx), 1);
+    assert_int_equal(engine_open(&g, path, &opt, &e), 0);
+    engine_close(&g);
+    opt.n_ctx++;
+    assert_int_equal(engine_open(&g, path, &opt, &e), -ERANGE);
+    opt.n_ctx = 0;
     opt.n_pos = 12;
     assert_int_equal(engine_open(&g, path, &opt, &e), 0);
     engine_close(&g);

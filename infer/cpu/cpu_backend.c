@@ -133,10 +133,19 @@ static int cpu_matrix_ready(struct backend *b, struct backend_matrix *m)
     return cpu_scratch(c, c->row, &c->row_cap, m->n_in, sizeof(float));
 }
 
-static uint64_t cpu_memory(struct backend *b)
+static uint64_t cpu_memory(struct backend *b, uint64_t *reserve)
 {
     uint64_t limit = cpu(b)->mem_limit;
+    *reserve = 0;
     return limit ? limit : memory_available("");
+}
+
+/* Whole pages, with the block's own head. */
+static uint64_t cpu_alloc_bytes(struct backend *b, uint64_t n)
+{
+    (void)b;
+    const uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), more = sizeof(struct block) + page - 1;
+    return n > UINT64_MAX - more ? UINT64_MAX : (n + more) / page * page;
 }
 
 /* Touched positions, in whole pages, but never more than all. */
@@ -451,6 +460,7 @@ static void cpu_close(struct backend *b)
 
 static const struct backend_ops cpu_ops = {
     .name = "cpu",
+    .is_reference = true,
     .close = cpu_close,
     .alloc = cpu_alloc,
     .release = cpu_release,
@@ -461,6 +471,7 @@ static const struct backend_ops cpu_ops = {
     .takes_type = cpu_takes_type,
     .matrix_ready = cpu_matrix_ready,
     .memory = cpu_memory,
+    .alloc_bytes = cpu_alloc_bytes,
     .kv_bytes = cpu_kv_bytes,
     .kv_new = cpu_kv_new,
     .kv_free = cpu_kv_free,
