@@ -140,6 +140,9 @@ CU_OBJ := $(CU_SRC:%.cu=$(G)/%.o)
 CU_STD := -std=c++17 -I. -D_GNU_SOURCE
 # Virtual and real architectures; the last one's PTX serves what comes after.
 CU_ARCHS := 80 86 89 90 100 120
+ifeq ($(GPU),cuda) # an older toolkit knows fewer
+CU_ARCHS := $(or $(filter $(patsubst compute_%,%,$(shell $(NVCC) --list-gpu-arch 2>/dev/null)),$(CU_ARCHS)),$(CU_ARCHS))
+endif
 CU_GEN := $(foreach a,$(CU_ARCHS),-gencode arch=compute_$(a),code=sm_$(a)) -gencode arch=compute_$(lastword $(CU_ARCHS)),code=compute_$(lastword $(CU_ARCHS))
 # No fma but where the source says fmaf: results agree with the C twin bit for bit.
 NVCC_FLAGS := $(CU_STD) -O2 -lineinfo -fmad=false -Werror all-warnings
@@ -195,6 +198,7 @@ check: ## what CI runs: style, layers, nvcc, all tests plain, under ASan+UBSan a
 	@$(MAKE) --no-print-directory format-check
 	@scripts/check_layers.sh
 	@$(MAKE) --no-print-directory nvcc-compile
+	@$(MAKE) --no-print-directory sass
 	@scripts/check_all debug asan tsan emu emu-seed emu-asan emu-hooks
 
 gpu-tests: $(call gpu_tests_bin,$(TESTS_GPU)) $(CU_TESTS) ## builds what test-gpu runs
@@ -209,6 +213,20 @@ nvcc-compile: ## every .cu with nvcc, for every architecture, warnings as errors
 	else $(MAKE) --no-print-directory GPU=cuda config=$(config) nvcc-objects; fi
 nvcc-objects: $(CU_OBJ) $(G)/tests/ptx_conf.o
 	@echo 'nvcc-compile: $(words $^) files, each for $(words $(CU_ARCHS)) architectures ($(CU_ARCHS)) and PTX'
+
+# Compiled apart, for one architecture: what the table is of does not depend on config.
+CUBINS := $(CU_SRC:%.cu=build/sass/%.cubin)
+build/sass/%.cubin: %.cu
+	@mkdir -p $(@D)
+	$(call say,CUBIN)
+	$(Q)$(NVCC) $(NVCC_FLAGS) -arch=sm_90 -cubin -Xptxas -v -MMD -MP -MF $(@:.cubin=.d) -o $@ $< 2>$(@:.cubin=.ptxas) || { cat $(@:.cubin=.ptxas) >&2; rm -f $@; exit 1; }
+-include $(wildcard build/sass/*/*.d)
+.PHONY: sass sass-table
+sass: ## the kernels' machine code against tests/sass.tsv (SASS=--write makes that anew)
+	@if ! command -v $(NVCC) >/dev/null; then echo 'sass: skipped, no $(NVCC) on PATH'; \
+	else $(MAKE) --no-print-directory sass-table; fi
+sass-table: $(CUBINS)
+	@scripts/sass_table --nvcc $(NVCC) $(SASS) $(CUBINS)
 
 check-long: ## all real models and the full counts: hours
 	@command -v clang >/dev/null || { echo 'check-long: fuzzing needs clang (apt-get install clang)' >&2; exit 1; }

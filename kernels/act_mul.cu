@@ -3,7 +3,8 @@
 
 #define THREADS 256
 
-static __global__ void act_mul_kernel(float *y, const float *gate, const float *up, uint64_t n, int act)
+static __global__ void __launch_bounds__(THREADS)
+    act_mul_kernel(float *y, const float *gate, const float *up, uint64_t n, int act)
 {
     uint64_t i = (uint64_t)blockIdx.x * THREADS + threadIdx.x;
     if (i >= n)

@@ -3,7 +3,7 @@
 
 #define THREADS 256
 
-static __global__ void add_kernel(float *y, const float *x, uint64_t n)
+static __global__ void __launch_bounds__(THREADS) add_kernel(float *y, const float *x, uint64_t n)
 {
     uint64_t i = (uint64_t)blockIdx.x * THREADS + threadIdx.x;
     if (i < n)

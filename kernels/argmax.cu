@@ -12,7 +12,8 @@ static __device__ __forceinline__ bool beats(float v, uint32_t i, float best, ui
     return v > best || (v == best && i < at);
 }
 
-static __global__ void argmax_kernel(int32_t *out, const float *x, uint32_t n)
+static __global__ void __launch_bounds__(THREADS)
+    argmax_kernel(int32_t *out, const float *x, uint32_t n)
 {
     SHARED(float, best, [THREADS]);
     SHARED(uint32_t, at, [THREADS]);
@@ -37,8 +38,9 @@ static __global__ void argmax_kernel(int32_t *out, const float *x, uint32_t n)
         out[blockIdx.x] = (int32_t)at[0];
 }
 
-static __global__ void advance_kernel(int32_t *id, int32_t *pos, const int32_t *best, int32_t *history,
-                                      uint32_t n_history)
+static __global__ void __launch_bounds__(1)
+    advance_kernel(int32_t *id, int32_t *pos, const int32_t *best, int32_t *history,
+                   uint32_t n_history)
 {
     int32_t p = pos[0];
     if (p >= 0 && (uint32_t)p < n_history)

@@ -15,7 +15,8 @@ struct attention_args {
     const int32_t *pos;
 };
 
-/* cpu_dot(), by one thread. */
+/* cpu_dot(), by one thread. Loops over lanes are unrolled: sums that are indexed would lie in local
+ * memory (scripts/sass_table shows it). */
 static __device__ __forceinline__ double dot_thread(const float *w, const float *x, uint32_t n)
 {
     double sum[16];
@@ -23,21 +24,27 @@ static __device__ __forceinline__ double dot_thread(const float *w, const float 
     for (int j = 0; j < 16; j++)
         sum[j] = 0;
     for (uint32_t run = 0; run < n; run += 256) {
-        uint32_t left = n - run < 256 ? n - run : 256;
+        uint32_t end = n - run < 256 ? n : run + 256;
+        float lane[16];
 #pragma unroll
-        for (uint32_t j = 0; j < 16; j++) {
-            float lane = 0;
-            for (uint32_t i = j; i < left; i += 16)
-                lane += w[run + i] * x[run + i];
-            sum[j] += (double)lane;
-        }
+        for (int j = 0; j < 16; j++)
+            lane[j] = 0;
+        for (uint32_t i = run; i < end; i += 16)
+#pragma unroll
+            for (uint32_t j = 0; j < 16; j++)
+                if (j < end - i)
+                    lane[j] += w[i + j] * x[i + j];
+#pragma unroll
+        for (int j = 0; j < 16; j++)
+            sum[j] += (double)lane[j];
     }
 #pragma unroll
-    for (int half = 8; half; half /= 2)
+    for (int j = 0; j < 8; j++)
+        sum[j] += sum[j + 8];
 #pragma unroll
-        for (int j = 0; j < half; j++)
-            sum[j] += sum[j + half];
-    return sum[0];
+    for (int j = 0; j < 4; j++)
+        sum[j] += sum[j + 4];
+    return sum[0] + sum[2] + (sum[1] + sum[3]);
 }
 
 static __device__ __forceinline__ float score(const struct attention_args &a, const float *q,
@@ -49,7 +56,7 @@ static __device__ __forceinline__ float score(const struct attention_args &a, co
     return (float)s;
 }
 
-static __global__ void attention_kernel(struct attention_args a)
+static __global__ void __launch_bounds__(CHUNK) attention_kernel(struct attention_args a)
 {
     SHARED(float, part, [CHUNK]);
     SHARED(double, prob, [CHUNK]);

@@ -4,8 +4,9 @@
 #define THREADS 128
 
 template <uint32_t Type, uint32_t Len, uint32_t Bytes>
-static __global__ void embed_kernel(float *y, const uint8_t *w, uint64_t row_bytes, uint32_t n_out,
-                                    uint32_t n_in, const int32_t *id, float scale)
+static __global__ void __launch_bounds__(THREADS)
+    embed_kernel(float *y, const uint8_t *w, uint64_t row_bytes, uint32_t n_out, uint32_t n_in,
+                 const int32_t *id, float scale)
 {
     int32_t row = id[blockIdx.x];
     bool known = row >= 0 && (uint32_t)row < n_out;

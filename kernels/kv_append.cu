@@ -3,8 +3,8 @@
 
 #define THREADS 128
 
-static __global__ void kv_append_kernel(struct gpu_kv kv, const float *k, const float *v,
-                                        const int32_t *pos)
+static __global__ void __launch_bounds__(THREADS)
+    kv_append_kernel(struct gpu_kv kv, const float *k, const float *v, const int32_t *pos)
 {
     int32_t p = pos[blockIdx.x];
     if (p < 0 || (uint32_t)p >= kv.n_ctx)

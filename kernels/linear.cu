@@ -44,7 +44,7 @@ static __device__ __forceinline__ double lanes_sum(double *v)
 }
 
 template <uint32_t Type, uint32_t Len, uint32_t Bytes>
-static __global__ void linear_kernel(struct linear_args a)
+static __global__ void __launch_bounds__(32 * WARPS) linear_kernel(struct linear_args a)
 {
     SHARED(float, run, [WARPS][2 * RUN + SKEW]);
     SHARED(float, other, [WARPS][COLS][16]);  /* the second half's lanes, on their way to the first */

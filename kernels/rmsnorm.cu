@@ -3,7 +3,8 @@
 
 #define MAX_THREADS 256 /* a row is one block: rows are what there are many of */
 
-static __global__ void rmsnorm_kernel(float *y, const float *x, const float *w, uint32_t n, float eps)
+static __global__ void __launch_bounds__(MAX_THREADS)
+    rmsnorm_kernel(float *y, const float *x, const float *w, uint32_t n, float eps)
 {
     SHARED(double, part, [MAX_THREADS / 32]);
     const float *in = x + (uint64_t)blockIdx.x * n;

@@ -3,8 +3,9 @@
 
 #define THREADS 64 /* one per pair of dimensions; each turns it in every head */
 
-static __global__ void rope_kernel(float *x, const float *omega, float mu, uint32_t half, int neox,
-                                   const int32_t *pos, uint32_t n_head, uint32_t head_dim)
+static __global__ void __launch_bounds__(THREADS)
+    rope_kernel(float *x, const float *omega, float mu, uint32_t half, int neox, const int32_t *pos,
+                uint32_t n_head, uint32_t head_dim)
 {
     int32_t p = pos[blockIdx.x];
     uint32_t i = blockIdx.y * THREADS + threadIdx.x;

@@ -3,7 +3,7 @@
 
 #define THREADS 256
 
-static __global__ void softcap_kernel(float *y, uint64_t n, float c)
+static __global__ void __launch_bounds__(THREADS) softcap_kernel(float *y, uint64_t n, float c)
 {
     uint64_t i = (uint64_t)blockIdx.x * THREADS + threadIdx.x;
     if (i < n)
