@@ -44,15 +44,28 @@ int gpu_launched(const char *op)
     return told(cudaGetLastError(), op);
 }
 
+/* -ENODEV, and what is missing: CUDA calls an absent driver too old. */
+static int no_device(cudaError_t e)
+{
+    int driver = 0, runtime = 0;
+    if (e == cudaErrorInsufficientDriver && cudaDriverGetVersion(&driver) == cudaSuccess &&
+        cudaRuntimeGetVersion(&runtime) == cudaSuccess) {
+        if (driver == 0)
+            return gpu_fail(-ENODEV, "no CUDA device: no NVIDIA driver is loaded");
+        return gpu_fail(-ENODEV, "no CUDA device: the driver is for CUDA %d.%d, needed is %d.%d",
+                        driver / 1000, driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10);
+    }
+    cudaGetLastError();
+    return gpu_fail(-ENODEV, "no CUDA device: %s",
+                    e != cudaSuccess ? cudaGetErrorString(e) : "the driver shows none");
+}
+
 int gpu_device_info(struct gpu_info *out)
 {
     int n = 0;
     cudaError_t e = cudaGetDeviceCount(&n);
-    if (e != cudaSuccess || n == 0) {
-        cudaGetLastError();
-        return gpu_fail(-ENODEV, "no CUDA device: %s",
-                        e != cudaSuccess ? cudaGetErrorString(e) : "the driver shows none");
-    }
+    if (e != cudaSuccess || n == 0)
+        return no_device(e);
     cudaDeviceProp p;
     size_t mem_free = 0, mem_total = 0;
     int rc = told(cudaGetDeviceProperties(&p, 0), "device properties");

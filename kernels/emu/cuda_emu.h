@@ -7,6 +7,8 @@
  * one line "emu: <kind>: ..." on stderr, and the process ends with EMU_EXIT. Environment:
  *   EMU_SEED=n       random order of threads, warps and blocks (default: in order)
  *   EMU_SMS=n        multiprocessors that the device properties claim (default 6)
+ *   EMU_DEVICES=0    no device is there (default: one)
+ *   EMU_MEM=n        bytes of device memory (default 16 GiB)
  *   EMU_HOST_GUARD=1 device memory is unreadable while host code runs
  *   EMU_THREADS=n    OS threads that blocks are dealt to (default 1; hooks and ASan: always 1) */
 #ifndef APRFS_KERNELS_EMU_CUDA_EMU_H

@@ -15,7 +15,7 @@
 #include <unordered_map>
 
 static const unsigned char GUARD_BYTE = 0xA7;
-enum { POISON = 0xFF, DEVICE_BYTES_SHIFT = 34 }; /* claims 16 GiB */
+enum { POISON = 0xFF, DEVICE_BYTES_SHIFT = 34 }; /* EMU_MEM: claims 16 GiB */
 
 static thread_local cudaError_t last_error;
 
@@ -38,6 +38,10 @@ const char *cudaGetErrorName(cudaError_t e)
         return "cudaErrorInvalidConfiguration";
     case cudaErrorInvalidDevicePointer:
         return "cudaErrorInvalidDevicePointer";
+    case cudaErrorInsufficientDriver:
+        return "cudaErrorInsufficientDriver";
+    case cudaErrorNoDevice:
+        return "cudaErrorNoDevice";
     case cudaErrorInvalidResourceHandle:
         return "cudaErrorInvalidResourceHandle";
     case cudaErrorNotReady:
@@ -84,6 +88,13 @@ static std::map<char *, allocation> &device()
     return m;
 }
 static size_t device_used;
+
+static size_t device_bytes()
+{
+    static const char *const s = getenv("EMU_MEM");
+    static const size_t n = s && atoll(s) > 0 ? (size_t)atoll(s) : (size_t)1 << DEVICE_BYTES_SHIFT;
+    return n;
+}
 
 static bool host_guard()
 {
@@ -150,7 +161,7 @@ cudaError_t cudaMalloc(void **p, size_t n)
         return fails(cudaErrorStreamCaptureUnsupported);
     if (!p)
         return fails(cudaErrorInvalidValue);
-    if (n > (UINT64_C(1) << DEVICE_BYTES_SHIFT) - device_used)
+    if (n > device_bytes() - device_used)
         return fails(cudaErrorMemoryAllocation);
     allocation a = {n, nullptr, 0};
     char *user;
@@ -561,8 +572,9 @@ cudaError_t cudaMemset(void *p, int v, size_t n)
 
 cudaError_t cudaGetDeviceCount(int *n)
 {
-    *n = 1;
-    return cudaSuccess;
+    const char *s = getenv("EMU_DEVICES");
+    *n = s && strcmp(s, "0") == 0 ? 0 : 1;
+    return *n ? cudaSuccess : fails(cudaErrorNoDevice);
 }
 
 cudaError_t cudaSetDevice(int device)
@@ -582,7 +594,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int device)
         return fails(cudaErrorInvalidValue);
     *p = {};
     snprintf(p->name, sizeof p->name, "CPU emulation");
-    p->totalGlobalMem = (size_t)1 << DEVICE_BYTES_SHIFT;
+    p->totalGlobalMem = device_bytes();
     p->sharedMemPerBlock = EMU_SHARED_DEFAULT;
     p->sharedMemPerBlockOptin = EMU_SHARED_MAX;
     p->major = 9;
@@ -609,7 +621,7 @@ cudaError_t cudaRuntimeGetVersion(int *v)
 
 cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total)
 {
-    *total = (size_t)1 << DEVICE_BYTES_SHIFT;
+    *total = device_bytes();
     *free_bytes = *total - device_used;
     return cudaSuccess;
 }
