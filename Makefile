@@ -70,7 +70,8 @@ TESTS_FS := $(filter tests/test_tree% tests/test_ops% tests/test_mount% tests/te
 TESTS_INFER := $(filter tests/test_infer_% tests/test_tokenizer% tests/test_model% tests/test_forward% tests/test_sampler% tests/test_cpu_% tests/test_unicode%,$(wildcard tests/test_*.c))
 TESTS_GPU := $(wildcard tests/test_gpu_*.c)
 TESTS_FORMAT := $(filter-out $(TESTS_FS) $(TESTS_INFER) $(TESTS_GPU),$(wildcard tests/test_*.c))
-TEST_SUPPORT := $(filter-out $(wildcard tests/test_*.c tests/fuzz_*.c tests/tool_*.c),$(wildcard tests/*.c))
+TEST_SUPPORT_INFER := tests/loaded.c
+TEST_SUPPORT := $(filter-out $(TEST_SUPPORT_INFER) $(wildcard tests/test_*.c tests/fuzz_*.c tests/tool_*.c),$(wildcard tests/*.c))
 tests_bin = $(patsubst tests/%.c,$(B)/tests/%,$(1))
 
 .PHONY: FORCE help all test gpu-tests test-gpu check-emu nvcc-compile nvcc-objects check check-long fuzz mutate bench-mount install uninstall clean format format-check
@@ -121,7 +122,7 @@ $(call tests_bin,$(TESTS_FS)): $(B)/tests/%: $(B)/tests/%.o $(call obj,$(TEST_SU
 	$(call say,LD)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ -lcmocka $(FUSE_LIBS) $(FORMAT_LIBS)
 GPU_NONE_O := $(B)/kernels/gpu_none.o
-$(call tests_bin,$(TESTS_INFER)): $(B)/tests/%: $(B)/tests/%.o $(call obj,$(TEST_SUPPORT)) $(INFER_A) $(GPU_NONE_O) $(FORMAT_A)
+$(call tests_bin,$(TESTS_INFER)): $(B)/tests/%: $(B)/tests/%.o $(call obj,$(TEST_SUPPORT) $(TEST_SUPPORT_INFER)) $(INFER_A) $(GPU_NONE_O) $(FORMAT_A)
 	$(call say,LD)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ -lcmocka $(FORMAT_LIBS) $(INFER_LIBS)
 # Test programs that are no cmocka suites (randcmp and the like): tests/tool_NAME.c
@@ -170,7 +171,7 @@ $(G)/%.o: %.cu
 	$(Q)$(if $(filter cuda,$(GPU)),$(NVCC) $(NVCC_FLAGS) $(CU_GEN) -MMD -MP -c -o $@ $<,$(CXX) $(EMU_FLAGS) $(EMU_OPT_CU) -x c++ -MMD -MP -c -o $@ $<)
 
 gpu_tests_bin = $(patsubst tests/%.c,$(GB)/tests/%,$(1))
-$(call gpu_tests_bin,$(TESTS_GPU)): $(GB)/tests/%: $(B)/tests/%.o $(call obj,$(TEST_SUPPORT)) $(INFER_A) $(GPU_A) $(FORMAT_A)
+$(call gpu_tests_bin,$(TESTS_GPU)): $(GB)/tests/%: $(B)/tests/%.o $(call obj,$(TEST_SUPPORT) $(TEST_SUPPORT_INFER)) $(INFER_A) $(GPU_A) $(FORMAT_A)
 	@mkdir -p $(@D)
 	$(call say,LD)
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ -lcmocka $(FORMAT_LIBS) $(INFER_LIBS) $(GPU_LIBS)

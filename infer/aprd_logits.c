@@ -31,7 +31,7 @@ int aprd_logits(const struct aprd_args *a)
     if (rc == 0)
         aprd_say_device(&g);
     if (rc == 0)
-        rc = session_new(&s, g.m, e);
+        rc = session_new(&s, g.m, &(struct session_options){eo.n_pos, g.no_graph}, e);
     if (rc == 0)
         rc = session_eval_rows(s, id, n, put_row, NULL, e);
     session_free(s);

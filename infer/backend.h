@@ -69,7 +69,8 @@ struct backend_kv_layer {
     uint32_t window; /* 0: every position is kept; else a backend may keep only the last ones */
 };
 
-struct backend_kv; /* keys and values of one sequence; opaque */
+struct backend_kv;    /* keys and values of one sequence; opaque */
+struct backend_graph; /* recorded ops; opaque */
 
 /* The rows of one step. Arrays are device addresses of n_tok entries. Sequences and pages join here
  * when there is more than one timeline; no op's signature changes. */
@@ -77,7 +78,7 @@ struct backend_step {
     uint32_t n_tok;
     const int32_t *id;  /* token ids, < n_vocab (the caller checked) */
     const int32_t *pos; /* positions, rising by one from pos[0] */
-    uint32_t pos0;      /* pos[0], for the host's bookkeeping */
+    uint32_t pos0; /* pos[0], for the host's bookkeeping; in a recording: pos[0] while recorded */
 };
 
 struct backend;
@@ -105,13 +106,23 @@ struct backend_ops {
     uint64_t (*memory)(struct backend *b, uint64_t *reserve);
     /* What alloc() of n bytes takes of it, padding included; UINT64_MAX: more than can be counted. */
     uint64_t (*alloc_bytes)(struct backend *b, uint64_t n);
-    /* The same of kv_new's cache once n_pos of its n_ctx positions are written. */
+    /* The same of kv_new's cache once all its n_pos positions are written. */
     uint64_t (*kv_bytes)(struct backend *b, const struct backend_kv_layer *layer, uint32_t n_layer,
-                         uint32_t n_ctx, uint32_t n_pos);
-    /* Room for n_ctx positions; not all of it is touched at once. */
+                         uint32_t n_pos);
+    /* Room for n_pos positions; on a device all of it is taken at once. */
     int (*kv_new)(struct backend *b, struct backend_kv **kv, const struct backend_kv_layer *layer,
-                  uint32_t n_layer, uint32_t n_ctx);
+                  uint32_t n_layer, uint32_t n_pos);
     void (*kv_free)(struct backend *b, struct backend_kv *kv);
+
+    /* Recordings; all four NULL where a backend makes none. Between begin and end ops are recorded
+     * and not run; only the ops below may stand there. Addresses and numbers are kept as they were
+     * given; what lies at the addresses is read at every replay. Where
+     * an op in between fails, record_end is still called, and its graph, if it gives one, thrown
+     * away. graph_free: NULL is fine. */
+    int (*record_begin)(struct backend *b);
+    int (*record_end)(struct backend *b, struct backend_graph **g);
+    int (*replay)(struct backend *b, struct backend_graph *g);
+    void (*graph_free)(struct backend *b, struct backend_graph *g);
 
     /* y[t,:] = scale * W[id[t],:]          y (n_tok, n_in) */
     int (*embed)(struct backend *b, float *y, const struct backend_matrix *w,
@@ -139,8 +150,13 @@ struct backend_ops {
                    enum backend_act act);
     int (*add)(struct backend *b, float *y, const float *x, uint64_t n); /* y += x */
     int (*softcap)(struct backend *b, float *y, uint64_t n, float c);    /* y = c tanh(y / c) */
-    /* out[r] = index of the largest of x[r,:], the lowest on a tie; out (n_row) device. */
+    /* out[r] = index of the largest of x[r,:], the lowest on a tie, or -1 if anything in the row is
+     * not finite; out (n_row) device. */
     int (*argmax)(struct backend *b, int32_t *out, const float *x, uint32_t n_row, uint32_t n);
+    /* The end of a greedy step, which makes the next one's inputs: history[pos[0]] = best[0] (if
+     * pos[0] < n_history), id[0] = best[0], pos[0] += 1. All device. */
+    int (*advance)(struct backend *b, int32_t *id, int32_t *pos, const int32_t *best,
+                   int32_t *history, uint32_t n_history);
 };
 
 struct backend {

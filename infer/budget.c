@@ -44,7 +44,7 @@ int budget_count(struct budget *out, const struct model *m, const struct bind *x
     if (!ops->is_reference && n_pos && n_pos < PROBE_POS)
         n_pos = PROBE_POS;
     g.n_pos = n_pos == 0 || n_pos > m->n_ctx ? m->n_ctx : n_pos;
-    g.work = forward_bytes(m, SESSION_STEP);
+    g.work = forward_bytes(m, SESSION_STEP, g.n_pos);
     int rc = forward_kv_bytes(m, g.n_pos, &g.kv, e);
     const uint64_t term[] = {g.weights, g.vectors, g.tables, g.kv, g.work, g.reserve};
     for (size_t i = 0; i < sizeof term / sizeof term[0]; i++)

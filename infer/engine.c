@@ -58,6 +58,7 @@ static int open_device(struct engine *g, const struct engine_options *opt, struc
 int engine_load(struct engine *g, const struct engine_options *opt, struct err *e)
 {
     const struct model_options mo = {.n_ctx = opt->n_ctx, .n_pos = opt->n_pos};
+    g->no_graph = opt->no_graph;
     int rc = open_device(g, opt, e);
     if (rc == 0)
         rc = model_open(&g->m, model_file_apr(g->file), g->b, &mo, e);
@@ -107,7 +108,7 @@ struct run {
     struct session *s;
     struct sampler *sampler;
     struct utf8_hold hold;
-    int32_t *id; /* prompt, then continuation: up to n_ctx */
+    int32_t *id; /* prompt, then continuation: as many as the session holds */
     size_t n;
 };
 
@@ -122,6 +123,20 @@ static int put_token(struct run *r, int32_t id, struct err *e)
     return rc < 0 ? err_set(e, rc, "output: %s", strerror(-rc)) : 0;
 }
 
+/* The next token: the device's own choice where the sampler would make the same from the row. */
+static int next_token(struct run *r, int32_t *id, struct err *e)
+{
+    const float *logits;
+    if (sampler_is_greedy(r->sampler)) {
+        *id = session_best(r->s);
+        return 0;
+    }
+    int rc = session_logits(r->s, &logits, e);
+    if (rc == 0)
+        *id = sampler_next(r->sampler, logits, r->n, r->id, r->n, r->res->n_prompt);
+    return rc;
+}
+
 static int generate(struct run *r, struct err *e)
 {
     uint32_t n_ctx = session_n_ctx(r->s);
@@ -134,13 +149,15 @@ static int generate(struct run *r, struct err *e)
             r->res->end = ENGINE_END_CONTEXT;
             return 0;
         }
-        int32_t id =
-            sampler_next(r->sampler, session_logits(r->s), r->n, r->id, r->n, r->res->n_prompt);
+        int32_t id;
+        int rc = next_token(r, &id, e);
+        if (rc < 0)
+            return rc;
         if (tokenizer_is_end(r->g->tok, id)) {
             r->res->end = ENGINE_END_TOKEN;
             return 0;
         }
-        int rc = put_token(r, id, e);
+        rc = put_token(r, id, e);
         if (rc < 0)
             return rc;
         r->id[r->n++] = id;
@@ -152,10 +169,11 @@ static int generate(struct run *r, struct err *e)
     }
 }
 
-static int read_prompt(struct run *r, struct err *e)
+/* A session for the prompt and what may follow it, no larger; the prompt's tokens in r->id. */
+static int start(struct run *r, struct err *e)
 {
     const struct engine_request *q = r->req;
-    uint32_t n_ctx = session_n_ctx(r->s);
+    uint32_t n_ctx = r->g->m->n_ctx;
     int32_t *id = NULL;
     size_t n = 0;
     int rc = encode_prompt(r->g, q->prompt, q->prompt_len, &id, &n, e);
@@ -163,12 +181,15 @@ static int read_prompt(struct run *r, struct err *e)
         return rc;
     if (n > n_ctx)
         rc = err_set(e, -ERANGE, "the prompt has %zu tokens, the context %" PRIu32, n, n_ctx);
-    else if (!(r->id = calloc(n_ctx, sizeof *r->id)))
-        rc = err_set(e, -ENOMEM, "no memory for %" PRIu32 " tokens", n_ctx);
+    struct session_options so = {.n_pos = n_ctx, .no_graph = r->g->no_graph};
+    if (rc == 0 && q->n_predict >= 0 && (uint64_t)q->n_predict < n_ctx - n)
+        so.n_pos = (uint32_t)(n + (uint64_t)q->n_predict);
+    if (rc == 0 && !(r->id = calloc(so.n_pos, sizeof *r->id)))
+        rc = err_set(e, -ENOMEM, "no memory for %" PRIu32 " tokens", so.n_pos);
     if (rc == 0) {
         memcpy(r->id, id, n * sizeof *id);
         r->n = r->res->n_prompt = n;
-        rc = session_eval(r->s, id, n, e);
+        rc = session_new(&r->s, r->g->m, &so, e);
     }
     free(id);
     return rc;
@@ -179,12 +200,12 @@ int engine_generate(struct engine *g, const struct engine_request *req, struct e
 {
     struct run r = {.g = g, .req = req, .res = res};
     *res = (struct engine_result){0};
-    int rc = session_new(&r.s, g->m, e);
+    int rc = sampler_new(&r.sampler, &req->sampling, g->m->c.n_vocab, e);
     if (rc == 0)
-        rc = sampler_new(&r.sampler, &req->sampling, g->m->c.n_vocab, e);
+        rc = start(&r, e);
     double t0 = now_ms();
     if (rc == 0)
-        rc = read_prompt(&r, e);
+        rc = session_eval(r.s, r.id, r.n, e);
     double t1 = now_ms();
     res->prompt_ms = t1 - t0;
     if (rc == 0)

@@ -26,6 +26,7 @@ struct engine_options {
     uint32_t n_ctx;     /* 0: as the model was trained */
     uint32_t n_pos;     /* positions that will be used, for the memory check; 0: all of n_ctx */
     uint64_t mem_limit; /* struct backend_options */
+    bool no_graph;      /* struct session_options; kept in struct engine */
 };
 
 struct engine {
@@ -36,6 +37,7 @@ struct engine {
     struct backend *b;         /* NULL without weights */
     struct model *m;           /* NULL without weights */
     struct tokenizer *tok;     /* NULL without tokenizer */
+    bool no_graph;
 };
 
 int engine_open(struct engine *g, const char *path, const struct engine_options *opt,

@@ -123,17 +123,15 @@ static uint64_t gpu_alloc_bytes(struct backend *b, uint64_t n)
     return n > UINT64_MAX - unit ? UINT64_MAX : (n + unit - 1) / unit * unit;
 }
 
-/* Device memory is real from the first byte: the whole context counts, whatever is written of it. */
 static uint64_t gpu_kv_bytes(struct backend *b, const struct backend_kv_layer *layer,
-                             uint32_t n_layer, uint32_t n_ctx, uint32_t n_pos)
+                             uint32_t n_layer, uint32_t n_pos)
 {
-    (void)n_pos;
     uint64_t sum = 0, n;
     for (uint32_t i = 0; i < 2 * n_layer; i++) {
         const struct backend_kv_layer *l = &layer[i / 2];
         uint64_t dim = i % 2 ? l->head_dim_v : l->head_dim_k;
         if (__builtin_mul_overflow(l->n_head_kv * (uint64_t)sizeof(float), dim, &n) ||
-            __builtin_mul_overflow(n, (uint64_t)n_ctx, &n) ||
+            __builtin_mul_overflow(n, (uint64_t)n_pos, &n) ||
             __builtin_add_overflow(sum, gpu_alloc_bytes(b, n), &sum))
             return UINT64_MAX;
     }
@@ -152,12 +150,12 @@ static void gpu_kv_free(struct backend *b, struct backend_kv *kv)
     free(kv);
 }
 
-static int kv_half(struct backend *b, float **p, uint32_t n_ctx, uint32_t n_head, uint32_t dim)
+static int kv_half(struct backend *b, float **p, uint32_t n_pos, uint32_t n_head, uint32_t dim)
 {
     uint64_t row = (uint64_t)n_head * dim * sizeof(float), n;
-    if (row > UINT32_MAX || __builtin_mul_overflow(row, (uint64_t)n_ctx, &n))
+    if (row > UINT32_MAX || __builtin_mul_overflow(row, (uint64_t)n_pos, &n))
         return err_set(&b->e, -ERANGE, "KV cache: %u heads of %u for %u positions", n_head, dim,
-                       n_ctx);
+                       n_pos);
     void *mem;
     int rc = gpu_alloc_op(b, &mem, n, "KV cache");
     if (rc == 0)
@@ -166,7 +164,7 @@ static int kv_half(struct backend *b, float **p, uint32_t n_ctx, uint32_t n_head
 }
 
 static int gpu_kv_new(struct backend *b, struct backend_kv **out,
-                      const struct backend_kv_layer *layer, uint32_t n_layer, uint32_t n_ctx)
+                      const struct backend_kv_layer *layer, uint32_t n_layer, uint32_t n_pos)
 {
     struct backend_kv *kv = calloc(1, sizeof *kv + (size_t)n_layer * sizeof kv->layer[0]);
     if (!kv)
@@ -175,13 +173,13 @@ static int gpu_kv_new(struct backend *b, struct backend_kv **out,
     int rc = 0;
     for (uint32_t i = 0; rc == 0 && i < n_layer; i++) {
         const struct backend_kv_layer *l = &layer[i];
-        kv->layer[i] = (struct gpu_kv){.n_ctx = n_ctx,
+        kv->layer[i] = (struct gpu_kv){.n_ctx = n_pos,
                                        .n_head_kv = l->n_head_kv,
                                        .head_dim_k = l->head_dim_k,
                                        .head_dim_v = l->head_dim_v};
-        rc = kv_half(b, &kv->layer[i].k, n_ctx, l->n_head_kv, l->head_dim_k);
+        rc = kv_half(b, &kv->layer[i].k, n_pos, l->n_head_kv, l->head_dim_k);
         if (rc == 0)
-            rc = kv_half(b, &kv->layer[i].v, n_ctx, l->n_head_kv, l->head_dim_v);
+            rc = kv_half(b, &kv->layer[i].v, n_pos, l->n_head_kv, l->head_dim_v);
     }
     if (rc < 0) {
         gpu_kv_free(b, kv);
@@ -196,7 +194,7 @@ static int gpu_kv_append_op(struct backend *b, struct backend_kv *kv, uint32_t l
 {
     const struct gpu_kv *l = &kv->layer[layer];
     if (st->n_tok > l->n_ctx || st->pos0 > l->n_ctx - st->n_tok)
-        return err_set(&b->e, -ERANGE, "%u positions from %u on, of a context of %u", st->n_tok,
+        return err_set(&b->e, -ERANGE, "%u positions from %u on, of a KV cache for %u", st->n_tok,
                        st->pos0, l->n_ctx);
     return told(b, gpu_kv_append(stream(b), l, k, v, st->pos, st->n_tok));
 }
@@ -276,6 +274,41 @@ static int gpu_argmax_op(struct backend *b, int32_t *out, const float *x, uint32
     return told(b, gpu_argmax(stream(b), out, x, n_row, n));
 }
 
+static int gpu_advance_op(struct backend *b, int32_t *id, int32_t *pos, const int32_t *best,
+                          int32_t *history, uint32_t n_history)
+{
+    return told(b, gpu_advance(stream(b), id, pos, best, history, n_history));
+}
+
+/* --- recordings ---------------------------------------------------------------------------- */
+
+/* struct backend_graph is gpu.h's under another name: nobody looks into it here. */
+
+static int gpu_record_begin(struct backend *b)
+{
+    return told(b, gpu_graph_begin(stream(b)));
+}
+
+static int gpu_record_end(struct backend *b, struct backend_graph **out)
+{
+    struct gpu_graph *g;
+    int rc = told(b, gpu_graph_end(stream(b), &g));
+    if (rc == 0)
+        *out = (struct backend_graph *)g;
+    return rc;
+}
+
+static int gpu_replay(struct backend *b, struct backend_graph *g)
+{
+    return told(b, gpu_graph_launch((struct gpu_graph *)g, stream(b)));
+}
+
+static void gpu_graph_free_op(struct backend *b, struct backend_graph *g)
+{
+    (void)b;
+    gpu_graph_free((struct gpu_graph *)g);
+}
+
 static const struct backend_ops gpu_ops = {
     .name = "gpu",
     .close = gpu_close,
@@ -292,6 +325,10 @@ static const struct backend_ops gpu_ops = {
     .kv_bytes = gpu_kv_bytes,
     .kv_new = gpu_kv_new,
     .kv_free = gpu_kv_free,
+    .record_begin = gpu_record_begin,
+    .record_end = gpu_record_end,
+    .replay = gpu_replay,
+    .graph_free = gpu_graph_free_op,
     .embed = gpu_embed_op,
     .rmsnorm = gpu_rmsnorm_op,
     .linear = gpu_linear_op,
@@ -302,6 +339,7 @@ static const struct backend_ops gpu_ops = {
     .add = gpu_add_op,
     .softcap = gpu_softcap_op,
     .argmax = gpu_argmax_op,
+    .advance = gpu_advance_op,
 };
 
 int gpu_backend_open(struct backend **out, const struct backend_options *opt, struct err *e)

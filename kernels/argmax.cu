@@ -3,13 +3,21 @@
 
 #define THREADS 256
 
-/* Does (v, i) beat (best, at)? A number beats NaN, the larger the smaller, the lower index a tie. */
+/* The index of a candidate that is not finite: it wins over all, so that the row's answer is -1. */
+#define BAD UINT32_MAX
+
+/* Does (v, i) beat (best, at)? The larger the smaller, the lower index a tie. */
 static __device__ __forceinline__ bool beats(float v, uint32_t i, float best, uint32_t at)
 {
-    bool v_nan = v != v, best_nan = best != best;
-    if (v_nan || best_nan)
-        return v_nan == best_nan ? i < at : best_nan;
+    if (i == BAD || at == BAD)
+        return at != BAD;
     return v > best || (v == best && i < at);
+}
+
+/* i, or BAD if v is infinite or no number: then v - v is no number. */
+static __device__ __forceinline__ uint32_t index_of(float v, uint32_t i)
+{
+    return v - v == 0.0f ? i : BAD;
 }
 
 static __global__ void __launch_bounds__(THREADS)
@@ -18,13 +26,17 @@ static __global__ void __launch_bounds__(THREADS)
     SHARED(float, best, [THREADS]);
     SHARED(uint32_t, at, [THREADS]);
     const float *row = x + (uint64_t)blockIdx.x * n;
-    uint32_t tid = threadIdx.x, mine = tid < n ? tid : 0;
-    float v = row[mine];
-    for (uint64_t i = (uint64_t)tid + THREADS; i < n; i += THREADS)
-        if (beats(row[i], (uint32_t)i, v, mine)) {
-            v = row[i];
-            mine = (uint32_t)i;
+    uint32_t tid = threadIdx.x, first = tid < n ? tid : 0;
+    float v = row[first];
+    uint32_t mine = index_of(v, first);
+    for (uint64_t i = (uint64_t)tid + THREADS; i < n; i += THREADS) {
+        float w = row[i];
+        uint32_t at_w = index_of(w, (uint32_t)i);
+        if (beats(w, at_w, v, mine)) {
+            v = w;
+            mine = at_w;
         }
+    }
     best[tid] = v;
     at[tid] = mine;
     for (uint32_t half = THREADS / 2; half; half /= 2) {
@@ -35,7 +47,7 @@ static __global__ void __launch_bounds__(THREADS)
         }
     }
     if (tid == 0)
-        out[blockIdx.x] = (int32_t)at[0];
+        out[blockIdx.x] = (int32_t)at[0]; /* BAD is -1 */
 }
 
 static __global__ void __launch_bounds__(1)

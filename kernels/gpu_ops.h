@@ -103,14 +103,15 @@ int gpu_add(struct gpu_stream *s, float *y, const float *x, uint64_t n);
 /* y[i] = c * tanh(y[i] / c), c > 0. Twin: cpu_softcap(). */
 int gpu_softcap(struct gpu_stream *s, float *y, uint64_t n, float c);
 
-/* out[r] = index of the largest of x[r,:], the lowest on a tie; NaN never wins, and a row of NaN
- * gives 0.
- *   x (n_row, n) f32      out (n_row) i32 written
+/* out[r] = index of the largest of x[r,:], the lowest on a tie; -1 if anything in the row is not
+ * finite, so that a greedy choice never hides it.
+ *   x (n_row, n) f32, n <= INT32_MAX      out (n_row) i32 written
  * Twin: cpu_argmax(). */
 int gpu_argmax(struct gpu_stream *s, int32_t *out, const float *x, uint32_t n_row, uint32_t n);
 
 /* The end of a greedy step, so that a recorded step can be launched again as it is: history[pos[0]]
- * = best[0] (if pos[0] < n_history), id[0] = best[0], pos[0] += 1. Each one i32. */
+ * = best[0] (if pos[0] < n_history), id[0] = best[0], pos[0] += 1. Each one i32.
+ * Twin: cpu_advance(). */
 int gpu_advance(struct gpu_stream *s, int32_t *id, int32_t *pos, const int32_t *best,
                 int32_t *history, uint32_t n_history);
 

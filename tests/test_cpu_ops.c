@@ -113,9 +113,38 @@ static void softcap_bends_towards_the_cap(void **state)
 static void argmax_takes_lowest_index_on_tie(void **state)
 {
     (void)state;
-    const float x[] = {-1, 5, 2, 5, 5}, nan_first[] = {NAN, NAN, -3, -2, NAN};
+    const float x[] = {-1, 5, 2, 5, 5}, low[] = {-3, -2}, zeros[] = {-0.0f, 0};
     assert_int_equal(cpu_argmax(x, 5), 1);
-    assert_int_equal(cpu_argmax(nan_first, 5), 3);
+    assert_int_equal(cpu_argmax(low, 2), 1);
+    assert_int_equal(cpu_argmax(zeros, 2), 0); /* -0 and 0 are a tie */
+}
+
+static void argmax_of_what_is_no_number_is_minus_one(void **state)
+{
+    (void)state;
+    const float bad[] = {NAN, -NAN, INFINITY, -INFINITY};
+    for (size_t i = 0; i < 4; i++)
+        for (size_t at = 0; at < 3; at++) {
+            float x[] = {1, 3, 2};
+            x[at] = bad[i];
+            assert_int_equal(cpu_argmax(x, 3), -1);
+        }
+}
+
+static void advance_makes_the_next_steps_inputs(void **state)
+{
+    (void)state;
+    int32_t id = 7, pos = 1, best = 42, history[3] = {-5, -5, -5};
+    cpu_advance(&id, &pos, &best, history, 3);
+    assert_int_equal(id, 42);
+    assert_int_equal(pos, 2);
+    assert_int_equal(history[0], -5);
+    assert_int_equal(history[1], 42);
+    assert_int_equal(history[2], -5);
+    pos = 2; /* past the room: nothing is stored, the rest goes on */
+    cpu_advance(&id, &pos, &best, history, 2);
+    assert_int_equal(pos, 3);
+    assert_int_equal(history[2], -5);
 }
 
 /* --- linear -------------------------------------------------------------------------------- */
@@ -454,6 +483,8 @@ int main(void)
         cmocka_unit_test(act_gives_silu_and_tanh_gelu),
         cmocka_unit_test(softcap_bends_towards_the_cap),
         cmocka_unit_test(argmax_takes_lowest_index_on_tie),
+        cmocka_unit_test(argmax_of_what_is_no_number_is_minus_one),
+        cmocka_unit_test(advance_makes_the_next_steps_inputs),
         cmocka_unit_test(linear_agrees_with_f64_for_every_type),
         cmocka_unit_test(linear_bits_depend_on_neither_split_nor_columns),
         cmocka_unit_test(rope_turns_pairs_as_each_pairing_says),

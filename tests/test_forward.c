@@ -1,10 +1,7 @@
 /* The forward pass against llama.cpp's logits of the tiny models, and what must not depend on
  * anything: threads, step sizes, the file's form. */
-#include "format/model_file.h"
-#include "infer/forward.h"
-#include "infer/session.h"
+#include "tests/loaded.h"
 #include "tests/support.h"
-#include "tests/tiny_model.h"
 
 #include <errno.h>
 #include <math.h>
@@ -12,86 +9,17 @@
 
 static char *dir; /* holds the tiny models */
 
-static char *tiny_path(const char *family)
-{
-    char name[64];
-    snprintf(name, sizeof name, "tiny-%s.gguf", family);
-    char *path = path_join(dir, name);
-    if (access(path, F_OK) != 0) {
-        struct gguf_build *b = tiny_model(family);
-        gguf_build_file(b, path);
-        gguf_build_free(b);
-    }
-    return path;
-}
-
-struct loaded {
-    struct model_file *file;
-    struct backend *b;
-    struct model *m;
-};
-
-static void open_path(struct loaded *g, const char *path, int n_thread, uint32_t n_ctx)
-{
-    const struct backend_options bo = {.n_thread = n_thread};
-    const struct model_options mo = {.n_ctx = n_ctx};
-    struct err e = {0};
-    if (model_file_open(&g->file, path, &e) < 0 || backend_open(&g->b, "cpu", &bo, &e) < 0 ||
-        model_open(&g->m, model_file_apr(g->file), g->b, &mo, &e) < 0)
-        fail_msg("%s: %s", path, e.msg);
-}
-
-static void open_tiny(struct loaded *g, const char *family, int n_thread)
-{
-    char *path = tiny_path(family);
-    open_path(g, path, n_thread, 0);
-    free(path);
-}
-
-static void close_model(struct loaded *g)
-{
-    model_close(g->m);
-    backend_close(g->b);
-    model_file_close(g->file);
-}
-
-struct rows {
-    float *p;
-    size_t n;
-};
-
-static int keep_row(void *ctx, const float *logits, uint32_t n_vocab, struct err *e)
-{
-    (void)e;
-    struct rows *r = ctx;
-    memcpy(r->p + r->n * n_vocab, logits, n_vocab * sizeof *logits);
-    r->n++;
-    return 0;
-}
-
-/* All rows of the tiny ids, in steps of the given sizes (0 ends; then the rest in one). */
+/* All rows of the tiny ids; steps as loaded_rows() takes them. */
 static float *tiny_logits(const char *family, int n_thread, const int *step, size_t *n_vocab)
 {
     struct loaded g;
-    struct session *s;
-    struct err e = {0};
     int32_t id[TINY_N_TOK];
     tiny_ids(id);
-    open_tiny(&g, family, n_thread);
+    loaded_open_tiny(&g, dir, family, "cpu", n_thread, 0);
     *n_vocab = g.m->c.n_vocab;
-    struct rows r = {calloc(TINY_N_TOK * *n_vocab, sizeof(float)), 0};
-    assert_int_equal(session_new(&s, g.m, &e), 0);
-    int at = 0;
-    for (int i = 0; step && step[i] && at < TINY_N_TOK; i++) {
-        assert_int_equal(session_eval_rows(s, id + at, (size_t)step[i], keep_row, &r, &e), 0);
-        at += step[i];
-    }
-    assert_int_equal(session_eval_rows(s, id + at, (size_t)(TINY_N_TOK - at), keep_row, &r, &e), 0);
-    assert_int_equal(r.n, TINY_N_TOK);
-    assert_int_equal(session_n_past(s), TINY_N_TOK);
-    session_free(s);
-    close_model(&g);
-    return r.p;
+    float *rows = loaded_rows(&g, NULL, id, TINY_N_TOK, step);
+    loaded_close(&g);
+    return rows;
 }
 
 /* --- against llama.cpp --------------------------------------------------------------------- */
@@ -164,30 +92,37 @@ static void forward_is_bit_identical_over_threads_and_steps(void **state)
     }
 }
 
-static void forward_argmax_is_the_rows_highest(void **state)
+/* The choice after several rows, after one token, and after a step without logits. */
+static void forward_best_is_the_last_rows_highest(void **state)
 {
     (void)state;
     struct loaded g;
     struct forward *f;
-    struct backend_kv *kv;
-    int32_t id[TINY_N_TOK], best[TINY_N_TOK];
-    open_tiny(&g, "qwen3", 2);
-    tiny_ids(id);
-    assert_int_equal(forward_new(&f, g.m, TINY_N_TOK, NULL), 0);
-    assert_int_equal(forward_kv_new(g.m, &kv, NULL), 0);
-    assert_int_equal(forward_run(f, kv, id, TINY_N_TOK, 0, 3, NULL), 0);
-    assert_int_equal(forward_argmax(f, best, 3, NULL), 0);
-    for (int r = 0; r < 3; r++) {
-        const float *row = forward_logits(f) + (size_t)r * g.m->c.n_vocab;
-        for (uint32_t i = 0; i < g.m->c.n_vocab; i++)
-            assert_true(row[i] <= row[best[r]]);
-    }
     struct err e;
-    assert_int_equal(forward_run(f, kv, id, TINY_N_TOK + 1, 0, 1, &e), -EINVAL);
-    assert_int_equal(forward_run(f, kv, id, 0, 0, 0, &e), -EINVAL);
-    g.b->ops->kv_free(g.b, kv);
+    int32_t id[TINY_N_TOK], best;
+    loaded_open_tiny(&g, dir, "qwen3", "cpu", 2, 0);
+    tiny_ids(id);
+    const struct forward_options opt = {.max_tok = TINY_N_TOK, .n_pos = TINY_N_TOK + 2};
+    assert_int_equal(forward_new(&f, g.m, &opt, NULL), 0);
+    assert_int_equal(forward_best(f, &best, &e), -EINVAL);
+    assert_int_equal(forward_run(f, id, TINY_N_TOK, 0, 3, NULL), 0);
+    assert_int_equal(forward_best(f, &best, NULL), 0);
+    const float *row = forward_logits(f) + (size_t)2 * g.m->c.n_vocab;
+    for (uint32_t i = 0; i < g.m->c.n_vocab; i++)
+        assert_true(row[i] <= row[best]);
+    assert_int_equal(forward_step(f, best, TINY_N_TOK, NULL), 0);
+    assert_int_equal(forward_best(f, &best, NULL), 0);
+    row = forward_logits(f);
+    for (uint32_t i = 0; i < g.m->c.n_vocab; i++)
+        assert_true(row[i] <= row[best]);
+    assert_int_equal(forward_run(f, id, 1, TINY_N_TOK + 1, 0, NULL), 0);
+    assert_int_equal(forward_best(f, &best, &e), -EINVAL);
+    assert_int_equal(forward_step(f, 3, TINY_N_TOK + 2, &e), -ERANGE);
+    assert_int_equal(forward_run(f, id, 2, TINY_N_TOK + 1, 0, &e), -ERANGE);
+    assert_int_equal(forward_run(f, id, TINY_N_TOK + 1, 0, 1, &e), -EINVAL);
+    assert_int_equal(forward_run(f, id, 0, 0, 0, &e), -EINVAL);
     forward_free(f);
-    close_model(&g);
+    loaded_close(&g);
 }
 
 /* --- sessions ------------------------------------------------------------------------------ */
@@ -199,10 +134,10 @@ static void session_refuses_what_does_not_fit(void **state)
     struct session *s;
     struct err e = {0};
     int32_t id[TINY_N_TOK];
-    char *path = tiny_path("llama");
+    char *path = loaded_tiny_path(dir, "llama");
     tiny_ids(id);
-    open_path(&g, path, 1, 10);
-    assert_int_equal(session_new(&s, g.m, &e), 0);
+    loaded_open(&g, path, "cpu", 1, 10);
+    assert_int_equal(session_new(&s, g.m, NULL, &e), 0);
     assert_int_equal(session_n_ctx(s), 10);
     assert_int_equal(session_eval(s, id, 11, &e), -ERANGE);
     assert_non_null(strstr(e.msg, "11 tokens"));
@@ -213,7 +148,7 @@ static void session_refuses_what_does_not_fit(void **state)
     assert_int_equal(session_eval(s, id, 1, &e), 0);
     assert_int_equal(session_eval(s, id, 1, &e), -ERANGE);
     session_free(s);
-    close_model(&g);
+    loaded_close(&g);
     free(path);
 }
 
@@ -223,15 +158,15 @@ static void session_refuses_ids_outside_the_vocabulary(void **state)
     struct loaded g;
     struct session *s;
     struct err e = {0};
-    open_tiny(&g, "llama", 1);
-    assert_int_equal(session_new(&s, g.m, &e), 0);
+    loaded_open_tiny(&g, dir, "llama", "cpu", 1, 0);
+    assert_int_equal(session_new(&s, g.m, NULL, &e), 0);
     int32_t bad[] = {3, (int32_t)g.m->c.n_vocab}, negative[] = {-1};
     assert_int_equal(session_eval(s, bad, 2, &e), -EINVAL);
     assert_int_equal(session_eval(s, negative, 1, &e), -EINVAL);
     assert_non_null(strstr(e.msg, "-1"));
     assert_int_equal(session_n_past(s), 0);
     session_free(s);
-    close_model(&g);
+    loaded_close(&g);
 }
 
 static void session_reports_logits_that_are_no_numbers(void **state)
@@ -250,12 +185,12 @@ static void session_reports_logits_that_are_no_numbers(void **state)
     struct loaded g;
     struct session *s;
     struct err e = {0};
-    open_path(&g, path, 1, 0);
-    assert_int_equal(session_new(&s, g.m, &e), 0);
+    loaded_open(&g, path, "cpu", 1, 0);
+    assert_int_equal(session_new(&s, g.m, NULL, &e), 0);
     int32_t id = 5;
     assert_int_equal(session_eval(s, &id, 1, &e), -EIO);
     session_free(s);
-    close_model(&g);
+    loaded_close(&g);
     free(path);
 }
 
@@ -267,7 +202,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(forward_agrees_with_llama_cpp_on_qwen3),
         cmocka_unit_test(forward_agrees_with_llama_cpp_on_gemma3),
         cmocka_unit_test(forward_is_bit_identical_over_threads_and_steps),
-        cmocka_unit_test(forward_argmax_is_the_rows_highest),
+        cmocka_unit_test(forward_best_is_the_last_rows_highest),
         cmocka_unit_test(session_refuses_what_does_not_fit),
         cmocka_unit_test(session_refuses_ids_outside_the_vocabulary),
         cmocka_unit_test(session_reports_logits_that_are_no_numbers),
@@ -275,7 +210,7 @@ int main(int argc, char **argv)
     if (argc == 3 && strcmp(argv[1], "--write") == 0) { /* for scripts/make_tiny_vectors.py */
         dir = argv[2];
         for (size_t i = 0; i < 4; i++)
-            free(tiny_path(tiny_families[i]));
+            free(loaded_tiny_path(dir, tiny_families[i]));
         return 0;
     }
     dir = temp_dir();

@@ -1,10 +1,7 @@
 /* The backend "gpu" end to end: tiny models of all families, loaded and run through it, against the CPU
  * reference; and what a build without a GPU says. */
-#include "format/model_file.h"
-#include "infer/forward.h"
-#include "infer/session.h"
+#include "tests/loaded.h"
 #include "tests/support.h"
-#include "tests/tiny_model.h"
 
 #include <errno.h>
 #include <math.h>
@@ -21,79 +18,20 @@ static struct err why;
             skip_because("%s", why.msg);                                                           \
     } while (0)
 
-static char *tiny_path(const char *family)
-{
-    char name[64];
-    snprintf(name, sizeof name, "tiny-%s.gguf", family);
-    char *path = path_join(dir, name);
-    if (access(path, F_OK) != 0) {
-        struct gguf_build *b = tiny_model(family);
-        gguf_build_file(b, path);
-        gguf_build_free(b);
-    }
-    return path;
-}
-
-struct loaded {
-    struct model_file *file;
-    struct backend *b;
-    struct model *m;
-};
-
-static void open_model(struct loaded *g, const char *path, const char *backend)
-{
-    const struct backend_options bo = {.n_thread = 2};
-    const struct model_options mo = {.n_ctx = 64};
-    struct err e = {0};
-    if (model_file_open(&g->file, path, &e) < 0 || backend_open(&g->b, backend, &bo, &e) < 0 ||
-        model_open(&g->m, model_file_apr(g->file), g->b, &mo, &e) < 0)
-        fail_msg("%s on %s: %s", path, backend, e.msg);
-}
-
-static void close_model(struct loaded *g)
-{
-    model_close(g->m);
-    backend_close(g->b);
-    model_file_close(g->file);
-}
-
-struct rows {
-    float *p;
-    size_t n;
-};
-
-static int keep_row(void *ctx, const float *logits, uint32_t n_vocab, struct err *e)
-{
-    (void)e;
-    struct rows *r = ctx;
-    memcpy(r->p + r->n * n_vocab, logits, n_vocab * sizeof *logits);
-    r->n++;
-    return 0;
-}
-
 /* Rows of the tiny ids: the first n in one step, the rest one by one. */
 static float *tiny_logits(const char *family, const char *backend, int n, size_t *n_vocab)
 {
     struct loaded g;
-    struct session *s;
-    struct err e = {0};
     int32_t id[TINY_N_TOK];
-    char *path = tiny_path(family);
+    int step[TINY_N_TOK + 1] = {n};
     tiny_ids(id);
-    open_model(&g, path, backend);
+    for (int i = 1; i <= TINY_N_TOK - n; i++)
+        step[i] = 1;
+    loaded_open_tiny(&g, dir, family, backend, 2, 64);
     *n_vocab = g.m->c.n_vocab;
-    struct rows r = {calloc(TINY_N_TOK * *n_vocab, sizeof(float)), 0};
-    assert_int_equal(session_new(&s, g.m, &e), 0);
-    for (int at = 0; at < TINY_N_TOK; at += at ? 1 : n) {
-        size_t step = at ? 1 : (size_t)n;
-        if (session_eval_rows(s, id + at, step, keep_row, &r, &e) < 0)
-            fail_msg("%s on %s: %s", family, backend, e.msg);
-    }
-    assert_int_equal(r.n, TINY_N_TOK);
-    session_free(s);
-    close_model(&g);
-    free(path);
-    return r.p;
+    float *rows = loaded_rows(&g, NULL, id, TINY_N_TOK, step);
+    loaded_close(&g);
+    return rows;
 }
 
 /* Asked for: NMSE 1e-6 over all positions. Measured on the emulation: 0, every bit equal. And no
@@ -142,8 +80,7 @@ static void gpu_kv_refuses_positions_behind_the_context(void **state)
     NEED_GPU();
     struct loaded g;
     struct backend_kv *kv;
-    char *path = tiny_path("llama");
-    open_model(&g, path, "gpu");
+    loaded_open_tiny(&g, dir, "llama", "gpu", 1, 64);
     const struct backend_ops *op = g.b->ops;
     const struct backend_kv_layer dim = {1, 8, 8, 0};
     void *k;
@@ -154,8 +91,7 @@ static void gpu_kv_refuses_positions_behind_the_context(void **state)
     assert_non_null(strstr(g.b->e.msg, "10"));
     op->release(g.b, k);
     op->kv_free(g.b, kv);
-    close_model(&g);
-    free(path);
+    loaded_close(&g);
 }
 
 static void gpu_backend_without_device_is_enodev(void **state)

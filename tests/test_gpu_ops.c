@@ -718,7 +718,7 @@ static void argmax_equals_twin(void **state)
 {
     NEED_GPU();
     static const uint32_t n_of[] = {1, 2, 31, 255, 256, 257, 1500};
-    enum { ROWS = 6 };
+    enum { ROWS = 8 };
     struct rng r;
     rng_init(&r, 33);
     for (size_t i = 0; i < sizeof n_of / sizeof *n_of; i++) {
@@ -727,17 +727,23 @@ static void argmax_equals_twin(void **state)
         x[n - 1] = 2; /* row 0: the last */
         for (uint32_t k = 0; k < n; k++) {
             x[n + k] = k % 7 == 3 ? 5.0f : x[n + k]; /* row 1: ties */
-            x[2 * n + k] = NAN;                      /* row 2: nothing to win */
+            x[2 * n + k] = k % 2 ? 0.0f : -0.0f;     /* row 2: all equal */
             x[3 * n + k] = k == n / 2 ? -9 : NAN;    /* row 3: one number */
-            x[4 * n + k] = -INFINITY;                /* row 4: the lowest of equals */
         }
-        x[5 * n] = NAN; /* row 5: NaN in front */
+        x[4 * n] = NAN; /* rows 4 to 7: one that is none */
+        x[5 * n + n - 1] = INFINITY;
+        x[6 * n + n / 2] = -INFINITY;
+        x[7 * n + n - 1] = -NAN;
         float *dx = dev_f32(x, (size_t)ROWS * n);
         int32_t *out = dev_new(NULL, ROWS * sizeof *out);
         must(gpu_argmax(stream, out, dx, ROWS, n));
         int32_t *got = dev_take(out, ROWS * sizeof *out);
         for (int k = 0; k < ROWS; k++)
             assert_int_equal(got[k], cpu_argmax(x + (size_t)k * n, n));
+        assert_int_equal(got[0], n - 1);
+        assert_int_equal(got[2], 0);
+        for (int k = n > 1 ? 3 : 4; k < ROWS; k++)
+            assert_int_equal(got[k], -1);
         gpu_free(dx);
         free(got);
         free(x);
@@ -787,6 +793,8 @@ static void graph_replays_a_greedy_step(void **state)
         want[i] = id = cpu_argmax(y, VOCAB);
     }
     int32_t *got = dev_take(history, sizeof want), *end = dev_take(st, sizeof start);
+    for (int i = 0; i < STEPS; i++)
+        assert_in_range(want[i], 0, VOCAB - 1);
     assert_memory_equal(got, want, sizeof want);
     assert_int_equal(end[0], id);
     assert_int_equal(end[1], STEPS);

@@ -41,7 +41,7 @@ static void generate(struct told *t, const char *path, struct backend *b)
     struct err e = {0};
     const struct model_options mo = {.n_ctx = 32};
     if (model_file_open(&file, path, &e) < 0 ||
-        model_open(&m, model_file_apr(file), b, &mo, &e) < 0 || session_new(&s, m, &e) < 0)
+        model_open(&m, model_file_apr(file), b, &mo, &e) < 0 || session_new(&s, m, NULL, &e) < 0)
         fail_msg("%s: %s", path, e.msg);
     t->n_vocab = m->c.n_vocab;
     t->logits = calloc((size_t)N_GEN * t->n_vocab, sizeof(float));

@@ -85,10 +85,11 @@ static void engine_writes_the_greedy_chain(void **state)
         assert_int_equal(tokenizer_encode(g.tok, "the and", 7, TOKENIZER_ADD_SPECIAL, &id, &n, &e),
                          0);
         assert_int_equal(res.n_prompt, n);
-        assert_int_equal(session_new(&s, g.m, &e), 0);
+        assert_int_equal(session_new(&s, g.m, NULL, &e), 0);
         assert_int_equal(session_eval(s, id, n, &e), 0);
         while (n_gen < N) {
-            const float *l = session_logits(s);
+            const float *l;
+            assert_int_equal(session_logits(s, &l, &e), 0);
             int32_t best = 0;
             for (uint32_t i = 1; i < g.m->c.n_vocab; i++)
                 if (l[i] > l[best])

@@ -32,13 +32,16 @@ static int try_path(const char *path, uint32_t n_ctx, float **row, size_t *n_voc
     if (rc == 0)
         rc = model_open(&m, model_file_apr(file), b, &mo, e);
     if (rc == 0)
-        rc = session_new(&s, m, e);
+        rc = session_new(&s, m, NULL, e);
     if (rc == 0)
         rc = session_eval(s, id, 12, e);
     if (rc == 0 && row) {
         *n_vocab = m->c.n_vocab;
+        const float *last;
         *row = malloc(*n_vocab * sizeof **row);
-        memcpy(*row, session_logits(s), *n_vocab * sizeof **row);
+        rc = session_logits(s, &last, e);
+        if (rc == 0)
+            memcpy(*row, last, *n_vocab * sizeof **row);
     }
     session_free(s);
     model_close(m);

@@ -19,7 +19,7 @@ struct kv_layer {
 };
 
 struct backend_kv {
-    uint32_t n_ctx, n_layer;
+    uint32_t n_pos, n_layer;
     struct kv_layer layer[];
 };
 
@@ -148,25 +148,24 @@ static uint64_t cpu_alloc_bytes(struct backend *b, uint64_t n)
     return n > UINT64_MAX - more ? UINT64_MAX : (n + more) / page * page;
 }
 
-/* Touched positions, in whole pages, but never more than all. */
-static bool kv_half_bytes(uint64_t row, uint32_t n_ctx, uint32_t n_pos, uint64_t *sum)
+/* In whole pages. */
+static bool kv_half_bytes(uint64_t row, uint32_t n_pos, uint64_t *sum)
 {
     const uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
-    uint64_t all, n;
-    if (__builtin_mul_overflow(row, (uint64_t)n_ctx, &all) || all > UINT64_MAX / 2)
+    uint64_t n;
+    if (__builtin_mul_overflow(row, (uint64_t)n_pos, &n) || n > UINT64_MAX / 2)
         return false;
-    n = (row * n_pos + page - 1) / page * page;
-    return !__builtin_add_overflow(*sum, n < all ? n : all, sum);
+    return !__builtin_add_overflow(*sum, (n + page - 1) / page * page, sum);
 }
 
 static uint64_t cpu_kv_bytes(struct backend *b, const struct backend_kv_layer *layer,
-                             uint32_t n_layer, uint32_t n_ctx, uint32_t n_pos)
+                             uint32_t n_layer, uint32_t n_pos)
 {
     uint64_t sum = (uint64_t)cpu(b)->n_thread * n_pos * sizeof(float); /* scores */
     for (uint32_t i = 0; i < n_layer; i++) {
         uint64_t head = layer[i].n_head_kv * (uint64_t)sizeof(float);
-        if (!kv_half_bytes(head * layer[i].head_dim_k, n_ctx, n_pos, &sum) ||
-            !kv_half_bytes(head * layer[i].head_dim_v, n_ctx, n_pos, &sum))
+        if (!kv_half_bytes(head * layer[i].head_dim_k, n_pos, &sum) ||
+            !kv_half_bytes(head * layer[i].head_dim_v, n_pos, &sum))
             return UINT64_MAX;
     }
     return sum;
@@ -183,13 +182,13 @@ static void cpu_kv_free(struct backend *b, struct backend_kv *kv)
     free(kv);
 }
 
-static int kv_alloc_half(struct backend *b, float **p, uint32_t n_ctx, uint32_t n_head,
+static int kv_alloc_half(struct backend *b, float **p, uint32_t n_pos, uint32_t n_head,
                          uint32_t dim)
 {
     uint64_t row = (uint64_t)n_head * dim * sizeof(float), n;
-    if (row > UINT32_MAX || __builtin_mul_overflow(row, (uint64_t)n_ctx, &n))
+    if (row > UINT32_MAX || __builtin_mul_overflow(row, (uint64_t)n_pos, &n))
         return err_set(&b->e, -ERANGE, "KV cache: %u heads of %u for %u positions", n_head, dim,
-                       n_ctx);
+                       n_pos);
     void *mem;
     int rc = cpu_alloc(b, &mem, n, "KV cache");
     if (rc < 0)
@@ -203,20 +202,20 @@ static int kv_alloc_half(struct backend *b, float **p, uint32_t n_ctx, uint32_t 
 }
 
 static int cpu_kv_new(struct backend *b, struct backend_kv **out,
-                      const struct backend_kv_layer *layer, uint32_t n_layer, uint32_t n_ctx)
+                      const struct backend_kv_layer *layer, uint32_t n_layer, uint32_t n_pos)
 {
     struct cpu_backend *c = cpu(b);
     struct backend_kv *kv = calloc(1, sizeof *kv + (size_t)n_layer * sizeof kv->layer[0]);
     if (!kv)
         return err_set(&b->e, -ENOMEM, "no memory for a KV cache of %u layers", n_layer);
-    kv->n_ctx = n_ctx;
+    kv->n_pos = n_pos;
     kv->n_layer = n_layer;
-    int rc = cpu_scratch(c, c->score, &c->score_cap, n_ctx, sizeof(float));
+    int rc = cpu_scratch(c, c->score, &c->score_cap, n_pos, sizeof(float));
     for (uint32_t i = 0; rc == 0 && i < n_layer; i++) {
         kv->layer[i].dim = layer[i];
-        rc = kv_alloc_half(b, &kv->layer[i].k, n_ctx, layer[i].n_head_kv, layer[i].head_dim_k);
+        rc = kv_alloc_half(b, &kv->layer[i].k, n_pos, layer[i].n_head_kv, layer[i].head_dim_k);
         if (rc == 0)
-            rc = kv_alloc_half(b, &kv->layer[i].v, n_ctx, layer[i].n_head_kv, layer[i].head_dim_v);
+            rc = kv_alloc_half(b, &kv->layer[i].v, n_pos, layer[i].n_head_kv, layer[i].head_dim_v);
         if (rc == 0)
             rc = cpu_scratch(c, c->mix, &c->mix_cap, layer[i].head_dim_v, sizeof(double));
     }
@@ -348,8 +347,8 @@ static int cpu_kv_append(struct backend *b, struct backend_kv *kv, uint32_t laye
     size_t nv = (size_t)l->dim.n_head_kv * l->dim.head_dim_v;
     for (uint32_t t = 0; t < st->n_tok; t++) {
         uint32_t pos = (uint32_t)st->pos[t];
-        if (pos >= kv->n_ctx)
-            return err_set(&b->e, -ERANGE, "position %u of a context of %u", pos, kv->n_ctx);
+        if (pos >= kv->n_pos)
+            return err_set(&b->e, -ERANGE, "position %u of a KV cache for %u", pos, kv->n_pos);
         memcpy(l->k + pos * nk, k + t * nk, nk * sizeof(float));
         memcpy(l->v + pos * nv, v + t * nv, nv * sizeof(float));
     }
@@ -440,6 +439,14 @@ static int cpu_argmax_op(struct backend *b, int32_t *out, const float *x, uint32
     return 0;
 }
 
+static int cpu_advance_op(struct backend *b, int32_t *id, int32_t *pos, const int32_t *best,
+                          int32_t *history, uint32_t n_history)
+{
+    (void)b;
+    cpu_advance(id, pos, best, history, n_history);
+    return 0;
+}
+
 static void cpu_close(struct backend *b)
 {
     struct cpu_backend *c = cpu(b);
@@ -485,6 +492,7 @@ static const struct backend_ops cpu_ops = {
     .add = cpu_add_op,
     .softcap = cpu_softcap_op,
     .argmax = cpu_argmax_op,
+    .advance = cpu_advance_op,
 };
 
 int cpu_backend_open(struct backend **out, const struct backend_options *opt, struct err *e)

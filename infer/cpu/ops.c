@@ -168,8 +168,21 @@ void cpu_softcap(float *y, uint64_t n, float c)
 int32_t cpu_argmax(const float *x, uint32_t n)
 {
     uint32_t best = 0;
-    for (uint32_t i = 1; i < n; i++)
-        if (x[i] > x[best] || (isnan(x[best]) && !isnan(x[i])))
+    for (uint32_t i = 0; i < n; i++) {
+        if (!isfinite(x[i]))
+            return -1;
+        if (x[i] > x[best])
             best = i;
+    }
     return (int32_t)best;
+}
+
+void cpu_advance(int32_t *id, int32_t *pos, const int32_t *best, int32_t *history,
+                 uint32_t n_history)
+{
+    int32_t p = pos[0];
+    if (p >= 0 && (uint32_t)p < n_history)
+        history[p] = best[0];
+    id[0] = best[0];
+    pos[0] = p < INT32_MAX ? p + 1 : p;
 }

@@ -43,6 +43,9 @@ void cpu_attention_head(float *o, const float *q, const float *k, size_t k_strid
 void cpu_act_mul(float *y, const float *gate, const float *up, uint64_t n, enum backend_act act);
 void cpu_add(float *y, const float *x, uint64_t n);
 void cpu_softcap(float *y, uint64_t n, float c);
-int32_t cpu_argmax(const float *x, uint32_t n); /* the lowest index on a tie; NaN never wins */
+/* The highest of x[0..n); the lowest index on a tie; -1: something in x is not finite. */
+int32_t cpu_argmax(const float *x, uint32_t n);
+void cpu_advance(int32_t *id, int32_t *pos, const int32_t *best, int32_t *history,
+                 uint32_t n_history);
 
 #endif

@@ -242,6 +242,13 @@ static int32_t greedy(const float *logit, uint32_t n)
     return (int32_t)best;
 }
 
+bool sampler_is_greedy(const struct sampler *s)
+{
+    const struct sampler_params *p = &s->p;
+    return p->temp == 0 && (p->repeat_penalty == 1 || p->repeat_last_n == 0) &&
+           p->presence_penalty == 0 && p->frequency_penalty == 0;
+}
+
 int32_t sampler_next(struct sampler *s, const float *logits, uint64_t position, const int32_t *prev,
                      size_t n_prev, size_t n_prompt)
 {

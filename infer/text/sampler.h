@@ -15,6 +15,7 @@
 #include "format/err.h"
 #include "format/json.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -49,6 +50,10 @@ void sampler_free(struct sampler *s); /* NULL is fine */
  * first n_prompt were the prompt. logits (n_vocab) are lent and unchanged. */
 int32_t sampler_next(struct sampler *s, const float *logits, uint64_t position, const int32_t *prev,
                      size_t n_prev, size_t n_prompt);
+
+/* Is its choice the highest logit of the unchanged row, the lowest id on a tie? Then nobody needs the
+ * row to know it. */
+bool sampler_is_greedy(const struct sampler *s);
 
 /* The generator itself: ctr and key as in Random123's known answers. */
 void sampler_philox(uint32_t out[4], const uint32_t ctr[4], const uint32_t key[2]);
