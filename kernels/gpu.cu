@@ -48,6 +48,7 @@ int gpu_launched(const char *op)
 static int no_device(cudaError_t e)
 {
     int driver = 0, runtime = 0;
+    cudaGetLastError();
     if (e == cudaErrorInsufficientDriver && cudaDriverGetVersion(&driver) == cudaSuccess &&
         cudaRuntimeGetVersion(&runtime) == cudaSuccess) {
         if (driver == 0)
@@ -55,7 +56,6 @@ static int no_device(cudaError_t e)
         return gpu_fail(-ENODEV, "no CUDA device: the driver is for CUDA %d.%d, needed is %d.%d",
                         driver / 1000, driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10);
     }
-    cudaGetLastError();
     return gpu_fail(-ENODEV, "no CUDA device: %s",
                     e != cudaSuccess ? cudaGetErrorString(e) : "the driver shows none");
 }
@@ -220,8 +220,17 @@ int gpu_event_sync(struct gpu_event *e)
 
 /* --- graphs ------------------------------------------------------------------------------ */
 
+/* Kernels are loaded when they are first met, which older drivers refuse while recording. */
+#define LOADS_IN_CAPTURE 12030
+
 int gpu_graph_begin(struct gpu_stream *s)
 {
+    int driver = 0, rc = told(cudaDriverGetVersion(&driver), "driver version");
+    if (rc == 0 && driver < LOADS_IN_CAPTURE)
+        rc = gpu_fail(-EIO, "recording a graph: the driver is for CUDA %d.%d, 12.3 is needed",
+                      driver / 1000, driver % 1000 / 10);
+    if (rc < 0)
+        return rc;
     return told(cudaStreamBeginCapture(s->cuda, cudaStreamCaptureModeThreadLocal),
                 "begin of a recording");
 }
