@@ -71,6 +71,7 @@ struct backend_kv_layer {
 
 struct backend_kv;    /* keys and values of one sequence; opaque */
 struct backend_graph; /* recorded ops; opaque */
+struct backend_mark;  /* a place in the order of what is queued; opaque */
 
 /* The rows of one step. Arrays are device addresses of n_tok entries. Sequences and pages join here
  * when there is more than one timeline; no op's signature changes. */
@@ -96,6 +97,19 @@ struct backend_ops {
     int (*upload)(struct backend *b, void *dst, uint64_t off, const void *src, size_t n);
     int (*download)(struct backend *b, void *dst, const void *src, size_t n); /* waits */
     int (*sync)(struct backend *b);
+
+    /* Loading without waiting for each piece; all NULL where host_view() never is. Staging memory is
+     * the host's, and uploads need no copy of it; upload_queue()'s src is such memory, and in use
+     * until a mark set behind it has been waited for. A mark may be set again and again: what is
+     * waited for is its last place. */
+    int (*stage_alloc)(struct backend *b, void **p, uint64_t n);
+    void (*stage_free)(struct backend *b, void *p); /* NULL is fine; nothing may be using it */
+    int (*upload_queue)(struct backend *b, void *dst, uint64_t off, const void *src, size_t n);
+    int (*mark_new)(struct backend *b, struct backend_mark **m);
+    void (*mark_free)(struct backend *b, struct backend_mark *m); /* NULL is fine */
+    int (*mark_set)(struct backend *b, struct backend_mark *m);
+    int (*mark_wait)(struct backend *b, struct backend_mark *m);
+
     /* Can this backend multiply by the type at all? Asked before anything is loaded. */
     bool (*takes_type)(struct backend *b, uint32_t type);
     /* All of m's bytes are in data: the moment to rearrange them. */

@@ -83,6 +83,55 @@ static int gpu_download_op(struct backend *b, void *dst, const void *src, size_t
     return rc < 0 ? rc : gpu_sync(b);
 }
 
+/* --- staging ------------------------------------------------------------------------------- */
+
+static int gpu_stage_alloc(struct backend *b, void **p, uint64_t n)
+{
+    return told(b, gpu_host_alloc(p, n));
+}
+
+static void gpu_stage_free(struct backend *b, void *p)
+{
+    (void)b;
+    gpu_host_free(p);
+}
+
+static int gpu_upload_queue(struct backend *b, void *dst, uint64_t off, const void *src, size_t n)
+{
+    return told(b, gpu_upload(stream(b), (unsigned char *)dst + off, src, n));
+}
+
+/* A mark is an event of our one stream. */
+static struct gpu_event *event(struct backend_mark *m)
+{
+    return (struct gpu_event *)(void *)m;
+}
+
+static int gpu_mark_new(struct backend *b, struct backend_mark **m)
+{
+    struct gpu_event *ev;
+    int rc = told(b, gpu_event_new(&ev));
+    if (rc == 0)
+        *m = (struct backend_mark *)(void *)ev;
+    return rc;
+}
+
+static void gpu_mark_free(struct backend *b, struct backend_mark *m)
+{
+    (void)b;
+    gpu_event_free(event(m));
+}
+
+static int gpu_mark_set(struct backend *b, struct backend_mark *m)
+{
+    return told(b, gpu_event_record(event(m), stream(b)));
+}
+
+static int gpu_mark_wait(struct backend *b, struct backend_mark *m)
+{
+    return told(b, gpu_event_sync(event(m)));
+}
+
 static bool gpu_takes_type_op(struct backend *b, uint32_t type)
 {
     (void)b;
@@ -318,6 +367,13 @@ static const struct backend_ops gpu_ops = {
     .upload = gpu_upload_op,
     .download = gpu_download_op,
     .sync = gpu_sync,
+    .stage_alloc = gpu_stage_alloc,
+    .stage_free = gpu_stage_free,
+    .upload_queue = gpu_upload_queue,
+    .mark_new = gpu_mark_new,
+    .mark_free = gpu_mark_free,
+    .mark_set = gpu_mark_set,
+    .mark_wait = gpu_mark_wait,
     .takes_type = gpu_takes_type_op,
     .matrix_ready = gpu_matrix_ready,
     .memory = gpu_memory,

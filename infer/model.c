@@ -4,6 +4,7 @@
 #include "format/quant.h"
 #include "infer/bind.h"
 #include "infer/budget.h"
+#include "infer/digest.h"
 #include "infer/forward.h"
 #include "infer/rope.h"
 
@@ -310,25 +311,27 @@ static int bind_all(struct bind *x, const struct family *f, struct err *e)
     return rc == 0 ? bind_finish(x, e) : rc;
 }
 
-static int read_matrices(struct model *m, struct bind *x, const struct source *src, int n_reader,
-                         struct err *e)
+static int read_matrices(struct model *m, struct bind *x, const struct source *src,
+                         const struct model_options *opt, struct err *e)
 {
+    const struct loader_options lo = {.n_reader = opt->n_reader};
     struct loader_item *item = calloc(m->n_matrix + 1, sizeof *item);
     if (!item)
         return err_set(e, -ENOMEM, "no memory for a list of %zu matrices", m->n_matrix);
     size_t n = 0;
-    for (size_t i = 0; i < x->n_item; i++)
-        if (x->item[i].kind == BIND_MATRIX)
-            item[n++] =
-                (struct loader_item){x->item[i].bytes.off, x->item[i].len, x->item[i].w->data};
-    int rc = loader_read(m->b, src, item, n, n_reader, e);
+    for (size_t i = 0; i < x->n_item; i++) {
+        struct bind_item *it = &x->item[i];
+        if (it->kind == BIND_MATRIX)
+            item[n++] = (struct loader_item){it->bytes.off, it->len, it->w->data, &it->crc};
+    }
+    int rc = loader_read(m->b, src, item, n, &lo, e);
     for (size_t i = 0; i < n; i++)
         m->weight_bytes += item[i].len;
     free(item);
     return rc;
 }
 
-/* The second phase: nothing here may be refused for what the file is. */
+/* The second phase. */
 static int fill_all(struct model *m, struct bind *x, const struct model_options *opt, struct err *e)
 {
     const struct source *src = apr_source(x->apr);
@@ -336,13 +339,15 @@ static int fill_all(struct model *m, struct bind *x, const struct model_options 
     if (rc == 0)
         rc = bind_fill(x, src, e);
     if (rc == 0)
-        rc = read_matrices(m, x, src, opt && opt->n_reader ? opt->n_reader : 2, e);
+        rc = read_matrices(m, x, src, opt, e);
+    if (rc == 0)
+        rc = source_check(src, e); /* one file, from its first byte to its last */
     for (size_t i = 0; rc == 0 && i < m->n_matrix; i++) {
         rc = m->b->ops->matrix_ready(m->b, m->matrix[i]);
         if (rc < 0)
             backend_fail(m->b, rc, e);
     }
-    return rc;
+    return rc == 0 ? digest_model(m->digest, &m->c, x->item, x->n_item, e) : rc;
 }
 
 static int load(struct model *m, const struct apr *apr, const struct model_options *opt,
@@ -361,7 +366,7 @@ static int load(struct model *m, const struct apr *apr, const struct model_optio
         rc = check_numbers(&m->c, e);
     if (rc < 0)
         return rc;
-    m->n_ctx = opt && opt->n_ctx ? opt->n_ctx : m->c.n_ctx_train;
+    m->n_ctx = opt->n_ctx ? opt->n_ctx : m->c.n_ctx_train;
     if (m->n_ctx > m->c.n_ctx_train)
         return err_set(e, -ERANGE,
                        "a context of %" PRIu32 " tokens: the model was trained for %" PRIu32,
@@ -375,7 +380,7 @@ static int load(struct model *m, const struct apr *apr, const struct model_optio
     if (rc == 0)
         rc = bind_all(&x, f, e);
     if (rc == 0)
-        rc = budget_check(m, &x, opt ? opt->n_pos : 0, e);
+        rc = budget_check(m, &x, opt->n_pos, e);
     if (rc == 0)
         rc = fill_all(m, &x, opt, e);
     bind_release(&x);
@@ -385,13 +390,14 @@ static int load(struct model *m, const struct apr *apr, const struct model_optio
 int model_open(struct model **out, const struct apr *apr, struct backend *b,
                const struct model_options *opt, struct err *e)
 {
+    static const struct model_options none;
     struct model *m = calloc(1, sizeof *m);
     if (!m)
         return err_set(e, -ENOMEM, "no memory for a model");
     m->b = b;
     int rc = apr_meta_read(apr_meta(apr), &m->c, e);
     if (rc == 0)
-        rc = load(m, apr, opt, e);
+        rc = load(m, apr, opt ? opt : &none, e);
     if (rc < 0) {
         model_close(m);
         return rc;

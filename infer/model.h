@@ -48,7 +48,7 @@ struct model {
 
 struct model_options {
     uint32_t n_ctx; /* 0: as the model was trained */
-    int n_reader;   /* threads that read the file; 0: 2 */
+    int n_reader;   /* threads that read the file; 0: as many as pay (loader.h) */
     uint32_t n_pos; /* positions that sessions will hold, for the memory check; 0: all of n_ctx */
 };
 

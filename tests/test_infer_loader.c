@@ -1,6 +1,8 @@
-/* Loading: what is counted and refused before the device is asked for anything. */
+/* Loading: what is counted and refused before the device is asked for anything; and the ring, over a
+ * device that runs nothing before it is waited for. */
 #include "infer/loader.h"
 
+#include "format/crc32.h"
 #include "format/model_file.h"
 #include "infer/model.h"
 #include "tests/support.h"
@@ -8,6 +10,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdatomic.h>
 
 static char *dir;
 
@@ -102,11 +105,309 @@ static void loader_takes_what_was_counted(void **state)
     }
 }
 
+/* --- a device that copies only when it is waited for ---------------------------------------- */
+
+enum { MAX_COPY = 512 };
+
+struct lazy {
+    struct backend b;
+    struct {
+        unsigned char *dst;
+        const unsigned char *src;
+        size_t n;
+    } copy[MAX_COPY];
+    size_t n_queued, n_done;
+    size_t n_stage, stage_bytes; /* staging buffers asked for */
+    size_t fail_upload;          /* the copy that is refused, counted from 1; 0: none */
+    int sync_rc;                 /* what a late error would be */
+};
+
+struct backend_mark {
+    size_t at;
+};
+
+static struct lazy *lazy(struct backend *b)
+{
+    return (struct lazy *)b;
+}
+
+static void lazy_run(struct lazy *z, size_t upto)
+{
+    for (; z->n_done < upto; z->n_done++)
+        memcpy(z->copy[z->n_done].dst, z->copy[z->n_done].src, z->copy[z->n_done].n);
+}
+
+static void *lazy_view(struct backend *b, void *p)
+{
+    (void)b, (void)p;
+    return NULL;
+}
+
+static int lazy_stage(struct backend *b, void **p, uint64_t n)
+{
+    lazy(b)->n_stage++;
+    lazy(b)->stage_bytes += n;
+    *p = malloc(n);
+    return 0;
+}
+
+static void lazy_stage_free(struct backend *b, void *p)
+{
+    assert_int_equal(lazy(b)->n_done, lazy(b)->n_queued); /* nothing uses it any more */
+    free(p);
+}
+
+static int lazy_upload(struct backend *b, void *dst, uint64_t off, const void *src, size_t n)
+{
+    struct lazy *z = lazy(b);
+    assert_true(z->n_queued < MAX_COPY);
+    if (z->n_queued + 1 == z->fail_upload)
+        return err_set(&b->e, -EIO, "the device refuses");
+    z->copy[z->n_queued].dst = (unsigned char *)dst + off;
+    z->copy[z->n_queued].src = src;
+    z->copy[z->n_queued++].n = n;
+    return 0;
+}
+
+static int lazy_mark_new(struct backend *b, struct backend_mark **m)
+{
+    (void)b;
+    *m = calloc(1, sizeof **m);
+    return 0;
+}
+
+static void lazy_mark_free(struct backend *b, struct backend_mark *m)
+{
+    (void)b;
+    free(m);
+}
+
+static int lazy_mark_set(struct backend *b, struct backend_mark *m)
+{
+    m->at = lazy(b)->n_queued;
+    return 0;
+}
+
+static int lazy_mark_wait(struct backend *b, struct backend_mark *m)
+{
+    lazy_run(lazy(b), m->at);
+    return 0;
+}
+
+static int lazy_sync(struct backend *b)
+{
+    lazy_run(lazy(b), lazy(b)->n_queued);
+    return lazy(b)->sync_rc ? err_set(&b->e, lazy(b)->sync_rc, "late news") : 0;
+}
+
+static const struct backend_ops lazy_ops = {
+    .name = "lazy",
+    .host_view = lazy_view,
+    .sync = lazy_sync,
+    .stage_alloc = lazy_stage,
+    .stage_free = lazy_stage_free,
+    .upload_queue = lazy_upload,
+    .mark_new = lazy_mark_new,
+    .mark_free = lazy_mark_free,
+    .mark_set = lazy_mark_set,
+    .mark_wait = lazy_mark_wait,
+};
+
+/* 100 small tensors and one of 9 MiB and a bit, in a file with gaps, listed backwards. */
+enum { N_ITEM = 101, BIG = (9 << 20) + 77 };
+
+struct world {
+    struct lazy z;
+    uint8_t *file, *dev;
+    uint64_t size;
+    struct loader_item item[N_ITEM];
+    uint64_t at[N_ITEM]; /* of item i, before they are sorted: in file and in dev */
+    uint64_t len[N_ITEM];
+    uint32_t crc[N_ITEM];
+};
+
+static struct world *world_new(void)
+{
+    struct world *w = calloc(1, sizeof *w);
+    uint64_t off = 100;
+    w->z.b.ops = &lazy_ops;
+    for (int i = 0; i < N_ITEM; i++) {
+        w->len[i] = i == 50 ? BIG : 1 + (uint64_t)i * 97 % 5000;
+        w->at[i] = off;
+        off += w->len[i] + (uint64_t)i % 3;
+    }
+    w->size = off;
+    w->file = malloc(off);
+    w->dev = calloc(1, off);
+    uint64_t x = test_seed();
+    for (uint64_t i = 0; i < off; i++) {
+        x = x * UINT64_C(6364136223846793005) + 1442695040888963407;
+        w->file[i] = (uint8_t)(x >> 56);
+    }
+    for (int i = 0; i < N_ITEM; i++)
+        w->item[N_ITEM - 1 - i] =
+            (struct loader_item){w->at[i], w->len[i], w->dev + w->at[i], &w->crc[i]};
+    return w;
+}
+
+static void world_free(struct world *w)
+{
+    free(w->file);
+    free(w->dev);
+    free(w);
+}
+
+static void keep_bytes(void *ctx, uint64_t bytes)
+{
+    uint64_t *last = ctx;
+    assert_true(bytes >= *last);
+    *last = bytes;
+}
+
+/* Every byte in its place and no other touched, every CRC that of the whole tensor, whatever the
+ * number of readers: a slot that were filled again before its copy ran would show here. */
+static void loader_ring_moves_every_byte(void **state)
+{
+    (void)state;
+    static const int readers[] = {1, 2, 5, 12, 0};
+    for (size_t r = 0; r < sizeof readers / sizeof readers[0]; r++) {
+        struct world *w = world_new();
+        struct source *src = mem_source(w->file, w->size, "file");
+        uint64_t told = 0, sum = 0;
+        const struct loader_options opt = {
+            .n_reader = readers[r], .progress = keep_bytes, .ctx = &told};
+        struct err e;
+        assert_int_equal(loader_read(&w->z.b, src, w->item, N_ITEM, &opt, &e), 0);
+        for (int i = 0; i < N_ITEM; i++) {
+            uint64_t end = w->at[i] + w->len[i], next = i + 1 < N_ITEM ? w->at[i + 1] : w->size;
+            assert_memory_equal(w->dev + w->at[i], w->file + w->at[i], w->len[i]);
+            assert_int_equal(w->crc[i], crc32_update(0, w->file + w->at[i], w->len[i]));
+            for (; end < next; end++)
+                assert_int_equal(w->dev[end], 0);
+            sum += w->len[i];
+        }
+        assert_int_equal(told, sum); /* the last report is of all */
+        assert_int_equal(w->z.n_stage, LOADER_SLOT);
+        assert_int_equal(w->z.stage_bytes, LOADER_SLOT * LOADER_PIECE);
+        source_close(src);
+        world_free(w);
+    }
+}
+
+/* A small model takes small staging. */
+static void loader_ring_is_no_larger_than_the_model(void **state)
+{
+    (void)state;
+    struct world *w = world_new();
+    struct source *src = mem_source(w->file, w->size, "file");
+    struct err e;
+    struct loader_item three[3];
+    uint64_t longest = 0;
+    memcpy(three, w->item, sizeof three);
+    for (int i = 0; i < 3; i++)
+        longest = three[i].len > longest ? three[i].len : longest;
+    assert_int_equal(loader_read(&w->z.b, src, three, 3, NULL, &e), 0);
+    assert_int_equal(w->z.n_stage, 3);
+    assert_int_equal(w->z.stage_bytes, 3 * longest);
+    assert_int_equal(loader_read(&w->z.b, src, three, 0, NULL, &e), 0);
+    source_close(src);
+    world_free(w);
+}
+
+/* A source whose n-th read fails, for several readers. */
+struct bad {
+    const uint8_t *p;
+    atomic_int n_read;
+    int fail_at;
+};
+
+static int bad_read(void *ctx, void *dst, uint64_t off, size_t len, struct err *e)
+{
+    struct bad *f = ctx;
+    if (atomic_fetch_add(&f->n_read, 1) == f->fail_at)
+        return err_set(e, -EIO, "bad.gguf: injected");
+    memcpy(dst, f->p + off, len);
+    return 0;
+}
+
+/* Whichever read fails, with however many readers: that error, no hang, nothing in use behind it. */
+static void loader_ends_at_a_read_that_fails(void **state)
+{
+    (void)state;
+    for (int at = 0; at < 103; at += at < 4 ? 1 : 33)
+        for (int n = 1; n <= 4; n += 3) {
+            struct world *w = world_new();
+            static const struct source_ops ops = {.read = bad_read};
+            struct bad f = {.p = w->file, .fail_at = at};
+            struct source *src;
+            struct loader_options opt = {.n_reader = n};
+            struct err e = {0};
+            assert_int_equal(source_from_ops(&src, &ops, &f, w->size, "bad", &e), 0);
+            assert_int_equal(loader_read(&w->z.b, src, w->item, N_ITEM, &opt, &e), -EIO);
+            assert_string_equal(e.msg, "bad.gguf: injected");
+            source_close(src);
+            world_free(w);
+        }
+}
+
+static void loader_ends_at_an_upload_that_fails(void **state)
+{
+    (void)state;
+    for (size_t at = 1; at <= 103; at += 51) {
+        struct world *w = world_new();
+        struct source *src = mem_source(w->file, w->size, "file");
+        struct loader_options opt = {.n_reader = 3};
+        struct err e = {0};
+        w->z.fail_upload = at;
+        assert_int_equal(loader_read(&w->z.b, src, w->item, N_ITEM, &opt, &e), -EIO);
+        assert_string_equal(e.msg, "lazy: the device refuses");
+        source_close(src);
+        world_free(w);
+    }
+    struct world *w = world_new(); /* what only the last wait tells */
+    struct source *src = mem_source(w->file, w->size, "file");
+    struct err e = {0};
+    w->z.sync_rc = -EIO;
+    assert_int_equal(loader_read(&w->z.b, src, w->item, N_ITEM, NULL, &e), -EIO);
+    assert_string_equal(e.msg, "lazy: late news");
+    source_close(src);
+    world_free(w);
+}
+
+/* Where the host sees the destination nothing is staged. */
+static void loader_fills_host_memory_in_place(void **state)
+{
+    (void)state;
+    struct world *w = world_new();
+    struct source *src = mem_source(w->file, w->size, "file");
+    struct backend *b;
+    struct err e;
+    void *dev;
+    assert_int_equal(backend_open(&b, "cpu", NULL, &e), 0);
+    assert_int_equal(b->ops->alloc(b, &dev, w->size, "all"), 0);
+    for (int i = 0; i < N_ITEM; i++)
+        w->item[i].dst = (uint8_t *)dev + w->item[i].off;
+    assert_int_equal(loader_read(b, src, w->item, N_ITEM, NULL, &e), 0);
+    for (int i = 0; i < N_ITEM; i++) {
+        assert_memory_equal((uint8_t *)dev + w->at[i], w->file + w->at[i], w->len[i]);
+        assert_int_equal(w->crc[i], crc32_update(0, w->file + w->at[i], w->len[i]));
+    }
+    b->ops->release(b, dev);
+    backend_close(b);
+    source_close(src);
+    world_free(w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(loader_refuses_before_the_first_allocation),
         cmocka_unit_test(loader_takes_what_was_counted),
+        cmocka_unit_test(loader_ring_moves_every_byte),
+        cmocka_unit_test(loader_ring_is_no_larger_than_the_model),
+        cmocka_unit_test(loader_ends_at_a_read_that_fails),
+        cmocka_unit_test(loader_ends_at_an_upload_that_fails),
+        cmocka_unit_test(loader_fills_host_memory_in_place),
     };
     dir = temp_dir();
     int rc = cmocka_run_group_tests_name("loader", tests, NULL, NULL);
