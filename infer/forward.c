@@ -17,6 +17,8 @@ struct forward {
     struct backend *b;
     struct forward_options opt;
     struct forward_tap tap; /* .layer NULL: none */
+    struct err *tap_err;    /* where its story goes during a step */
+    bool tap_failed;        /* that is the step's error, not one of the backend */
     struct backend_kv *kv;
     int32_t *id, *pos; /* device (max_tok): the rows of a step; one token: id[0] at pos[0] */
     int32_t *best;     /* device (1) */
@@ -270,6 +272,13 @@ static int head_block(struct forward *f, uint32_t n_tok, uint32_t n_out)
     return 0;
 }
 
+static int show(struct forward *f, uint32_t layer, uint32_t n_tok)
+{
+    int rc = f->tap.layer(f->tap.ctx, layer, f->x, n_tok, f->tap_err);
+    f->tap_failed = rc < 0;
+    return rc < 0 ? rc : 0;
+}
+
 /* Embedding to logits: what can be recorded. Everything it reads of the step is on the device. */
 static int pass(struct forward *f, const struct backend_step *st, uint32_t n_out)
 {
@@ -279,7 +288,7 @@ static int pass(struct forward *f, const struct backend_step *st, uint32_t n_out
         TRY(attention_block(f, &m->layer[i], i, st));
         TRY(ffn_block(f, &m->layer[i], st->n_tok));
         if (f->tap.layer)
-            TRY(f->tap.layer(f->tap.ctx, i, f->x, st->n_tok, &f->b->e));
+            TRY(show(f, i, st->n_tok));
     }
     return n_out ? head_block(f, st->n_tok, n_out) : 0;
 }
@@ -321,6 +330,19 @@ static int check_positions(const struct forward *f, uint32_t n_tok, uint32_t pos
                    pos0, f->opt.n_pos);
 }
 
+static void step_begin(struct forward *f, struct err *e)
+{
+    f->chosen = CHOSEN_NONE;
+    f->tap_err = e;
+    f->tap_failed = false;
+}
+
+static int step_end(struct forward *f, int rc, struct err *e)
+{
+    f->tap_err = NULL;
+    return rc < 0 && !f->tap_failed ? backend_fail(f->b, rc, e) : rc;
+}
+
 int forward_run(struct forward *f, const int32_t *id, uint32_t n_tok, uint32_t pos0, uint32_t n_out,
                 struct err *e)
 {
@@ -332,9 +354,8 @@ int forward_run(struct forward *f, const int32_t *id, uint32_t n_tok, uint32_t p
     int rc = check_positions(f, n_tok, pos0, e);
     if (rc < 0)
         return rc;
-    f->chosen = CHOSEN_NONE;
-    rc = run(f, id, n_tok, pos0, n_out);
-    return rc < 0 ? backend_fail(f->b, rc, e) : 0;
+    step_begin(f, e);
+    return step_end(f, run(f, id, n_tok, pos0, n_out), e);
 }
 
 /* One token, from id[0] and pos[0] to the next one's id[0] and pos[0]. */
@@ -395,9 +416,8 @@ int forward_step(struct forward *f, int32_t id, uint32_t pos, struct err *e)
     int rc = check_positions(f, 1, pos, e);
     if (rc < 0)
         return rc;
-    f->chosen = CHOSEN_NONE;
-    rc = step(f, id, (int32_t)pos);
-    return rc < 0 ? backend_fail(f->b, rc, e) : 0;
+    step_begin(f, e);
+    return step_end(f, step(f, id, (int32_t)pos), e);
 }
 
 int forward_best(struct forward *f, int32_t *best, struct err *e)

@@ -150,7 +150,6 @@ int session_eval_rows(struct session *s, const int32_t *id, size_t n,
     if (rc < 0 || n == 0)
         return rc;
     s->best = -1;
-    s->have_logits = false;
     for (size_t at = 0; rc == 0 && at < n;) {
         uint32_t step = n - at < SESSION_STEP ? (uint32_t)(n - at) : SESSION_STEP;
         bool last = at + step == n;

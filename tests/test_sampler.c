@@ -46,6 +46,33 @@ static void sampler_greedy_takes_highest_and_lowest_id_on_tie(void **state)
     sampler_free(s);
 }
 
+/* Where it says so, a row's highest logit is all it needs: by each parameter that says no. */
+static void sampler_is_greedy_only_where_the_row_is_unchanged(void **state)
+{
+    (void)state;
+    struct sampler_params g = sampler_defaults();
+    g.temp = 0;
+    struct {
+        struct sampler_params p;
+        bool greedy;
+    } c[8];
+    for (int i = 0; i < 8; i++)
+        c[i].p = g;
+    c[0].greedy = true;
+    c[1].p.temp = 1e-9, c[1].greedy = false;
+    c[2].p.repeat_penalty = 1.1, c[2].greedy = false;
+    c[3].p.repeat_penalty = 1.1, c[3].p.repeat_last_n = 0, c[3].greedy = true; /* over no token */
+    c[4].p.presence_penalty = 0.1, c[4].greedy = false;
+    c[5].p.frequency_penalty = -0.1, c[5].greedy = false;
+    c[6].p.top_k = 5, c[6].p.top_p = 0.5, c[6].p.min_p = 0.1, c[6].greedy = true; /* drawn from */
+    c[7].p.repeat_penalty = 0.9, c[7].p.repeat_last_n = -1, c[7].greedy = false;
+    for (int i = 0; i < 8; i++) {
+        struct sampler *s = make(&c[i].p, 6);
+        assert_int_equal(sampler_is_greedy(s), c[i].greedy);
+        sampler_free(s);
+    }
+}
+
 /* Pearson's statistic of n draws against softmax(l / temp) restricted to the ids of `kept`. */
 static double chi_square(const struct sampler_params *p, const float *l, int n_vocab,
                          const bool *kept, int n_draw)
@@ -295,6 +322,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(philox_gives_random123s_known_answers),
         cmocka_unit_test(sampler_greedy_takes_highest_and_lowest_id_on_tie),
+        cmocka_unit_test(sampler_is_greedy_only_where_the_row_is_unchanged),
         cmocka_unit_test(sampler_draws_the_softmax),
         cmocka_unit_test(sampler_top_k_keeps_the_k_highest),
         cmocka_unit_test(sampler_top_p_keeps_the_shortest_run),
