@@ -66,6 +66,8 @@ int aprd_usage(const struct err *e);
 int aprd_flushed(void);
 /* One line: what computes. After the weights are loaded, before any result. */
 void aprd_say_device(const struct engine *g);
+/* One line: how much was read, from where, and why not from the files behind a mount. */
+void aprd_say_loaded(const struct engine *g);
 
 /* --- the verbs: each returns the exit status --------------------------------------------------- */
 

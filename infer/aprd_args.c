@@ -36,7 +36,7 @@ static const struct opts_item options[] = {
     {OPT_NO_BOS, "no-bos", NULL, "without the tokens the model puts around a text", APRD_TOKENIZE},
     {OPT_NO_PARSE, "no-parse-special", NULL, "control tokens' spelling is plain text",
      APRD_TOKENIZE},
-    {'v', "verbose", NULL, "seed, counts and speed on stderr", APRD_RUN},
+    {'v', "verbose", NULL, "source, seed, counts and speed on stderr", APRD_RUN},
     {'h', "help", NULL, "this text", APRD_ALL},
     {OPT_VERSION, "version", NULL, "the version", APRD_ALL},
 };

@@ -68,6 +68,8 @@ int aprd_run(const struct aprd_args *a)
         rc = engine_load(&g, &eo, e);
     if (rc == 0)
         aprd_say_device(&g);
+    if (rc == 0 && aprd_given(a, 'v'))
+        aprd_say_loaded(&g);
     if (rc == 0)
         rc = sampling_of(a, &g, &req.sampling, e);
     if (rc == 0 && aprd_given(a, 'v'))

@@ -2,6 +2,7 @@
 #include "infer/aprd.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -33,4 +34,11 @@ void aprd_say_device(const struct engine *g)
         fprintf(stderr, "aprd: device cpu (%s)\n", g->no_gpu.msg);
     else
         fprintf(stderr, "aprd: device cpu\n");
+}
+
+void aprd_say_loaded(const struct engine *g)
+{
+    const struct model_progress *p = &g->m->loaded;
+    fprintf(stderr, "aprd: loaded %" PRIu64 " bytes in %.3f s, source: %s%s%s\n", p->bytes,
+            p->seconds, p->source, g->m->not_extents[0] ? ": " : "", g->m->not_extents);
 }

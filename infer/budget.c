@@ -53,26 +53,25 @@ int budget_count(struct budget *out, const struct model *m, const struct bind *x
     return rc;
 }
 
-/* The longest context that fits beside what does not depend on it; 0: none. */
+/* The longest context whose session fits beside what does not depend on it; 0: none. */
 static uint32_t longest_that_fits(const struct budget *g, const struct model *m)
 {
-    uint64_t rest = g->reserve, kv;
+    uint64_t rest = g->reserve;
     add(&rest, g->weights);
     add(&rest, g->vectors);
     add(&rest, g->tables);
-    add(&rest, g->work);
-    if (rest >= g->have)
-        return 0;
     uint32_t fits = 0, not_so = g->n_pos; /* of which it is known */
     while (not_so - fits > 1) {
-        struct model with = *m; /* as it would be opened */
-        with.n_ctx = fits + (not_so - fits) / 2;
-        if (forward_kv_bytes(&with, with.n_ctx, &kv, NULL) < 0)
+        uint32_t n = fits + (not_so - fits) / 2;
+        uint64_t need = rest, kv;
+        if (forward_kv_bytes(m, n, &kv, NULL) < 0)
             return 0;
-        if (kv <= g->have - rest)
-            fits = with.n_ctx;
+        add(&need, kv);
+        add(&need, forward_bytes(m, SESSION_STEP, n));
+        if (need <= g->have)
+            fits = n;
         else
-            not_so = with.n_ctx;
+            not_so = n;
     }
     return fits;
 }

@@ -4,8 +4,7 @@
 #include "format/quant.h"
 #include "infer/bind.h"
 #include "infer/budget.h"
-#include "infer/digest.h"
-#include "infer/forward.h"
+#include "infer/model_load.h"
 #include "infer/rope.h"
 
 #include <errno.h>
@@ -311,45 +310,6 @@ static int bind_all(struct bind *x, const struct family *f, struct err *e)
     return rc == 0 ? bind_finish(x, e) : rc;
 }
 
-static int read_matrices(struct model *m, struct bind *x, const struct source *src,
-                         const struct model_options *opt, struct err *e)
-{
-    const struct loader_options lo = {.n_reader = opt->n_reader};
-    struct loader_item *item = calloc(m->n_matrix + 1, sizeof *item);
-    if (!item)
-        return err_set(e, -ENOMEM, "no memory for a list of %zu matrices", m->n_matrix);
-    size_t n = 0;
-    for (size_t i = 0; i < x->n_item; i++) {
-        struct bind_item *it = &x->item[i];
-        if (it->kind == BIND_MATRIX)
-            item[n++] = (struct loader_item){it->bytes.off, it->len, it->w->data, &it->crc};
-    }
-    int rc = loader_read(m->b, src, item, n, &lo, e);
-    for (size_t i = 0; i < n; i++)
-        m->weight_bytes += item[i].len;
-    free(item);
-    return rc;
-}
-
-/* The second phase. */
-static int fill_all(struct model *m, struct bind *x, const struct model_options *opt, struct err *e)
-{
-    const struct source *src = apr_source(x->apr);
-    int rc = bind_alloc(x, e);
-    if (rc == 0)
-        rc = bind_fill(x, src, e);
-    if (rc == 0)
-        rc = read_matrices(m, x, src, opt, e);
-    if (rc == 0)
-        rc = source_check(src, e); /* one file, from its first byte to its last */
-    for (size_t i = 0; rc == 0 && i < m->n_matrix; i++) {
-        rc = m->b->ops->matrix_ready(m->b, m->matrix[i]);
-        if (rc < 0)
-            backend_fail(m->b, rc, e);
-    }
-    return rc == 0 ? digest_model(m->digest, &m->c, x->item, x->n_item, e) : rc;
-}
-
 static int load(struct model *m, const struct apr *apr, const struct model_options *opt,
                 struct err *e)
 {
@@ -382,7 +342,7 @@ static int load(struct model *m, const struct apr *apr, const struct model_optio
     if (rc == 0)
         rc = budget_check(m, &x, opt->n_pos, e);
     if (rc == 0)
-        rc = fill_all(m, &x, opt, e);
+        rc = model_load(m, &x, opt, e);
     bind_release(&x);
     return rc;
 }

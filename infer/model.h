@@ -11,6 +11,15 @@
 #include "format/apr_read.h"
 #include "format/arch.h"
 #include "infer/backend.h"
+#include "infer/extent.h"
+
+/* How a load stands. */
+struct model_progress {
+    const char *phase;     /* "loading" */
+    const char *source;    /* where the bytes come from: "file", "mount", "extents" */
+    uint64_t bytes, total; /* of tensors */
+    double seconds;        /* since the first of them was asked for */
+};
 
 struct model_layer {
     uint32_t n_head, n_head_kv, n_ff;
@@ -36,9 +45,10 @@ struct model {
     const float *output_norm;          /* (n_embd) */
     struct backend_linear head;        /* (n_vocab, n_embd) */
 
-    uint64_t weight_bytes; /* read from the file */
-    uint8_t digest
-        [32]; /* SHA-256 over hyperparameters and tensors: what the gate verdict is kept under */
+    uint64_t weight_bytes;        /* read from the file */
+    struct model_progress loaded; /* as it was at the end */
+    char not_extents[EXTENT_WHY]; /* of source "mount": why not "extents" */
+    uint8_t digest[32];           /* what the model is, whatever file it came from (digest.h) */
     /* What to release: every matrix once, every vector. */
     struct backend_matrix **matrix;
     size_t n_matrix, cap_matrix;
@@ -50,12 +60,17 @@ struct model_options {
     uint32_t n_ctx; /* 0: as the model was trained */
     int n_reader;   /* threads that read the file; 0: as many as pay (loader.h) */
     uint32_t n_pos; /* positions that sessions will hold, for the memory check; 0: all of n_ctx */
+    /* Called from model_open's thread, a few times a second and at the end. May be NULL. */
+    void (*progress)(void *ctx, const struct model_progress *p);
+    void *progress_ctx;
 };
 
-/* apr is needed for this call only; b is lent for the model's life. -ENOTSUP names the feature or
- * tensor; -EUCLEAN what contradicts what; -ENOENT a missing tensor or key; -ERANGE n_ctx beyond the
- * model's, or, with every number, beyond the memory there is (budget.h): nothing has been allocated
- * on the device then, and no tensor read. */
+/* Reads the tensors of a mounted apr from the files behind it where it can (extent.h). apr is needed
+ * for this call only; b is lent for the model's life. -ENOTSUP names the feature or tensor; -EUCLEAN
+ * what contradicts what, or a tensor whose bytes are not those of its published checksum; -ENOENT a
+ * missing tensor or key; -ESTALE a file that changed meanwhile; -ERANGE n_ctx beyond the model's, or,
+ * with every number, beyond the memory there is (budget.h): nothing has been allocated on the device
+ * then, and no tensor read. */
 int model_open(struct model **out, const struct apr *apr, struct backend *b,
                const struct model_options *opt, struct err *e);
 void model_close(struct model *m); /* NULL is fine */
