@@ -67,8 +67,8 @@ struct model_options {
 
 /* Reads the tensors of a mounted apr from the files behind it where it can (extent.h). apr is needed
  * for this call only; b is lent for the model's life. -ENOTSUP names the feature or tensor; -EUCLEAN
- * what contradicts what, or a tensor whose bytes are not those of its published checksum; -ENOENT a
- * missing tensor or key; -ESTALE a file that changed meanwhile; -ERANGE n_ctx beyond the model's, or,
+ * what contradicts what, or bytes that are not those of a published checksum (published.h, footer.h);
+ * -ENOENT a missing tensor or key; -ESTALE a file that changed meanwhile; -ERANGE n_ctx beyond the model's, or,
  * with every number, beyond the memory there is (budget.h): nothing has been allocated on the device
  * then, and no tensor read. */
 int model_open(struct model **out, const struct apr *apr, struct backend *b,

@@ -2,6 +2,7 @@
 
 #include "infer/digest.h"
 #include "infer/extent.h"
+#include "infer/footer.h"
 #include "infer/published.h"
 
 #include <errno.h>
@@ -86,6 +87,10 @@ int model_load(struct model *m, struct bind *x, const struct model_options *opt,
     if (rc == 0)
         rc = read_matrices(&l, src, e);
     if (rc == 0)
+        rc = check_published(&l, file, e);
+    if (rc == 0)
+        rc = footer_check(x->apr, x->item, x->n_item, e);
+    if (rc == 0)
         rc = source_check(src, e); /* one file, from its first byte to its last */
     source_close(parts);
     for (size_t i = 0; rc == 0 && i < m->n_matrix; i++) {
@@ -93,7 +98,5 @@ int model_load(struct model *m, struct bind *x, const struct model_options *opt,
         if (rc < 0)
             backend_fail(m->b, rc, e);
     }
-    if (rc == 0)
-        rc = check_published(&l, file, e);
     return rc == 0 ? digest_model(m->digest, &m->c, x->item, x->n_item, e) : rc;
 }

@@ -65,10 +65,10 @@ static void digest_is_sha256_of_the_text(void **state)
     assert_memory_equal(got, want, sizeof got);
 }
 
-static char *convert(const char *gguf_path, enum vapr_profile profile)
+static char *convert_with(const char *gguf_path, enum vapr_profile profile, enum vapr_footer footer)
 {
-    const struct vapr_options vo = {.profile = profile};
-    const struct apr_write_options wo = {.force = true};
+    const struct vapr_options vo = {.profile = profile, .footer = footer};
+    const struct apr_write_options wo = {.force = true, .footer = footer};
     struct gguf *g;
     struct vapr *v;
     struct err e = {0};
@@ -79,6 +79,11 @@ static char *convert(const char *gguf_path, enum vapr_profile profile)
     vapr_free(v);
     gguf_close(g);
     return path;
+}
+
+static char *convert(const char *gguf_path, enum vapr_profile profile)
+{
+    return convert_with(gguf_path, profile, VAPR_FOOTER_NONE);
 }
 
 /* The tiny families, and a model whose head is tied, whose norms are F16 (widened in some profiles)
@@ -206,12 +211,52 @@ static void digest_changes_with_what_the_pass_reads(void **state)
     }
 }
 
+/* --- what comes with the file ----------------------------------------------------------------- */
+
+/* A footer covers every byte: those of tensors, which are read anyway, and those that no pass reads
+ * (a name in the metadata, padding, a converted copy beside the original). */
+static void footer_must_agree_with_every_byte(void **state)
+{
+    (void)state;
+    for (int p = VAPR_ENGINE; p <= VAPR_STRICT; p++) {
+        char *gguf_path = path_join(dir, "foot.gguf");
+        struct gguf_build *b = form(4);
+        struct err e = {0};
+        uint8_t digest[DIGEST_SIZE];
+        gguf_build_str(b, "general.name", "Untouched");
+        gguf_build_file(b, gguf_path);
+        gguf_build_free(b);
+        char *path = convert_with(gguf_path, (enum vapr_profile)p, VAPR_FOOTER_CRC);
+        if (path_digest(path, digest, &e) < 0)
+            fail_msg("%s: %s", vapr_profile_name((enum vapr_profile)p), e.msg);
+        size_t len;
+        uint8_t *file = file_read(path, &len);
+        assert_int_equal(len % 64, 4);
+        uint8_t *name = memmem(file, len, "Untouched", 9);
+        assert_non_null(name);
+        const size_t at[] = {(size_t)(name - file), len / 2, len - 5, len - 4, len - 1};
+        for (size_t i = 0; i < sizeof at / sizeof at[0]; i++) {
+            file[at[i]] ^= 1;
+            file_write(path, file, len);
+            file[at[i]] ^= 1;
+            int rc = path_digest(path, digest, &e);
+            if (rc != -EUCLEAN || !strstr(e.msg, "footer CRC-32 is"))
+                fail_msg("%s, byte %zu: rc %d, '%s'", vapr_profile_name((enum vapr_profile)p),
+                         at[i], rc, e.msg);
+        }
+        free(file);
+        free(path);
+        free(gguf_path);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(digest_is_sha256_of_the_text),
         cmocka_unit_test(digest_is_the_same_in_every_form),
         cmocka_unit_test(digest_changes_with_what_the_pass_reads),
+        cmocka_unit_test(footer_must_agree_with_every_byte),
     };
     dir = temp_dir();
     int rc = cmocka_run_group_tests_name("digest", tests, NULL, NULL);
