@@ -139,12 +139,12 @@ $(B)/tests/tool_tokens: $(B)/tests/tool_tokens.o $(B)/tests/token_meta.o $(INFER
 CU_SRC := $(wildcard kernels/*.cu)
 CU_OBJ := $(CU_SRC:%.cu=$(G)/%.o)
 CU_STD := -std=c++17 -I. -D_GNU_SOURCE
-# Virtual and real architectures; the last one's PTX serves what comes after.
+# Machine code, and PTX of the last for what comes after, of the first for what lies between.
 CU_ARCHS := 80 86 89 90 100 120
 ifeq ($(GPU),cuda) # an older toolkit knows fewer
 CU_ARCHS := $(or $(filter $(patsubst compute_%,%,$(shell $(NVCC) --list-gpu-arch 2>/dev/null)),$(CU_ARCHS)),$(CU_ARCHS))
 endif
-CU_GEN := $(foreach a,$(CU_ARCHS),-gencode arch=compute_$(a),code=sm_$(a)) -gencode arch=compute_$(lastword $(CU_ARCHS)),code=compute_$(lastword $(CU_ARCHS))
+CU_GEN := $(foreach a,$(CU_ARCHS),-gencode arch=compute_$(a),code=sm_$(a)) $(foreach a,$(firstword $(CU_ARCHS)) $(lastword $(CU_ARCHS)),-gencode arch=compute_$(a),code=compute_$(a))
 # No fma but where the source says fmaf: results agree with the C twin bit for bit.
 NVCC_FLAGS := $(CU_STD) -O2 -lineinfo -fmad=false -Werror all-warnings
 CUDA_HOME ?= $(patsubst %/bin/nvcc,%,$(realpath $(shell command -v $(NVCC) 2>/dev/null)))

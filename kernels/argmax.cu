@@ -63,7 +63,7 @@ static __global__ void __launch_bounds__(1)
 
 int gpu_argmax(struct gpu_stream *s, int32_t *out, const float *x, uint32_t n_row, uint32_t n)
 {
-    if (n_row == 0 || n_row > GPU_MAX_GRID_X || n == 0 || n > INT32_MAX)
+    if (n_row == 0 || n_row > GPU_MAX_GRID_X || n == 0 || n > GPU_MAX_ROW)
         return gpu_fail(-EINVAL, "argmax: %u rows of %u", n_row, n);
     cudaLaunchConfig_t cfg = gpu_shape(s, n_row, 1, THREADS);
     GPU_LAUNCH(&cfg, argmax_kernel, out, x, n);

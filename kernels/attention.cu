@@ -114,8 +114,8 @@ int gpu_attention(struct gpu_stream *s, float *o, const float *q, const struct g
     if (blocks == 0 || blocks > GPU_MAX_GRID_X || kv->n_head_kv == 0 || kv->n_head_kv > a->n_head)
         return gpu_fail(-EINVAL, "attention: %u tokens, %u heads over %u", n_tok, a->n_head,
                         kv->n_head_kv);
-    if (kv->n_ctx == 0 || kv->n_ctx > INT32_MAX || kv->head_dim_k == 0 || kv->head_dim_v == 0 ||
-        kv->head_dim_v > MAX_DIM_V || !(a->softcap >= 0))
+    if (kv->n_ctx == 0 || kv->n_ctx > INT32_MAX || kv->head_dim_k == 0 ||
+        kv->head_dim_k > GPU_MAX_ROW || kv->head_dim_v == 0 || kv->head_dim_v > MAX_DIM_V || !(a->softcap >= 0))
         return gpu_fail(-EINVAL, "attention: heads of %u and %u over %u positions, cap %g",
                         kv->head_dim_k, kv->head_dim_v, kv->n_ctx, (double)a->softcap);
     struct attention_args args = {o, q, *kv, *a, pos};

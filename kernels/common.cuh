@@ -31,6 +31,8 @@ static inline cudaLaunchConfig_t gpu_shape(const struct gpu_stream *s, uint64_t 
 /* CUDA's limits on a grid. */
 #define GPU_MAX_GRID_X UINT64_C(0x7fffffff)
 #define GPU_MAX_GRID_Y 65535u
+/* The longest row: a thread's index may step past its end and still fits 32 bits. */
+#define GPU_MAX_ROW 0x7fffffffu
 
 /* Sum over the block's n_warp * 32 threads, in an order that only the number of threads decides: lanes
  * by halves, then warps in rising order. part: n_warp doubles of shared memory, free again after the

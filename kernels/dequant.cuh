@@ -322,7 +322,8 @@ static inline int dequant_check(const char *op, const struct gpu_matrix *w, uint
     default:
         return gpu_fail(-EINVAL, "%s: no device code for GGML type %u", op, w->type);
     }
-    if (w->n_out == 0 || w->n_in == 0 || w->n_in % len != 0)
+    if (w->n_out == 0 || w->n_in == 0 || w->n_in % len != 0 || w->n_out > GPU_MAX_ROW ||
+        w->n_in > GPU_MAX_ROW)
         return gpu_fail(-EINVAL, "%s: %u rows of %u weights, in blocks of %u", op, w->n_out, w->n_in,
                         len);
     uint32_t align = len == 1 ? bytes : 1; /* blocks are read byte by byte */

@@ -124,10 +124,13 @@ int gpu_host_alloc(void **p, uint64_t n)
     return rc;
 }
 
+/* Copies that are queued still read or write it: CUDA promises to wait for them only in cudaFree. */
 void gpu_host_free(void *p)
 {
-    if (p)
-        cudaFreeHost(p);
+    if (!p)
+        return;
+    cudaDeviceSynchronize();
+    cudaFreeHost(p);
 }
 
 /* --- streams ----------------------------------------------------------------------------- */

@@ -44,7 +44,7 @@ int gpu_alloc(void **p, uint64_t n);
 void gpu_free(void *p); /* waits for the device; NULL is fine */
 /* Host memory that copies need no staging for. */
 int gpu_host_alloc(void **p, uint64_t n);
-void gpu_host_free(void *p);
+void gpu_host_free(void *p); /* waits, as gpu_free() does */
 
 /* --- streams ------------------------------------------------------------------------------ */
 

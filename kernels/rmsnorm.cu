@@ -21,7 +21,7 @@ static __global__ void __launch_bounds__(MAX_THREADS)
 int gpu_rmsnorm(struct gpu_stream *s, float *y, const float *x, const float *w, uint32_t n_row,
                 uint32_t n, float eps)
 {
-    if (n_row == 0 || n_row > GPU_MAX_GRID_X || n == 0)
+    if (n_row == 0 || n_row > GPU_MAX_GRID_X || n == 0 || n > GPU_MAX_ROW)
         return gpu_fail(-EINVAL, "rmsnorm: %u rows of %u", n_row, n);
     unsigned threads = n >= MAX_THREADS ? MAX_THREADS : (n + 31) / 32 * 32;
     cudaLaunchConfig_t cfg = gpu_shape(s, n_row, 1, threads);

@@ -400,11 +400,13 @@ static void graph_case()
 {
     device_array<unsigned> state(std::vector<unsigned>(2)), history(std::vector<unsigned>(64));
     cudaLaunchConfig_t cfg = shape(1, 32);
+    cudaDeviceProp prop;
+    must(cudaGetDeviceProperties(&prop, 0), "properties");
     cudaLaunchAttribute attr[1];
     attr[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
     attr[0].val.programmaticStreamSerializationAllowed = 1;
     cfg.attrs = attr;
-    cfg.numAttrs = 1;
+    cfg.numAttrs = prop.major >= 9; /* no dependent launches before */
     cudaGraph_t graph;
     cudaGraphExec_t exec;
     must(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "begin capture");
