@@ -3,6 +3,7 @@
 #include "format/model_file.h"
 #include "infer/loader.h"
 #include "infer/model.h"
+#include "infer/session.h"
 #include "kernels/gpu.h"
 #include "tests/gguf_build.h"
 #include "tests/support.h"
@@ -92,6 +93,12 @@ static void gpu_loader_counts_before_it_allocates(void **state)
     if (rc < 0)
         fail_msg("%s", e.msg);
     assert_true(before.mem_free <= device().mem_free + term[0] + term[1] + term[2] + slack);
+    struct session *session; /* of the whole context, as counted */
+    int32_t id = 3;
+    assert_int_equal(session_new(&session, m, NULL, &e), 0);
+    assert_int_equal(session_eval(session, &id, 1, &e), 0);
+    assert_true(before.mem_free <= device().mem_free + need + slack);
+    session_free(session);
     model_close(m);
     if (before.emulated)
         assert_int_equal(device().mem_free, before.mem_free);

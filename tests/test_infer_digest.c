@@ -128,6 +128,42 @@ static void digest_is_the_same_in_every_form(void **state)
     }
 }
 
+/* Of real files, as a mount of either profile would show them. */
+static void digest_of_real_smollm2_is_the_same_in_every_profile(void **state)
+{
+    (void)state;
+    char *path = real_model(REAL_SMOLLM2);
+    if (!path)
+        skip_because("%s is not in APRFS_MODELS", REAL_SMOLLM2);
+    const struct backend_options bo = {.n_thread = 1};
+    uint8_t first[DIGEST_SIZE] = {0};
+    struct err e = {0};
+    struct gguf *g;
+    assert_int_equal(gguf_open_path(&g, path, &e), 0);
+    for (int p = VAPR_ENGINE; p <= VAPR_NATIVE; p++) {
+        const struct vapr_options vo = {.profile = (enum vapr_profile)p};
+        struct vapr *v;
+        struct source *src;
+        struct apr *apr;
+        struct backend *b;
+        struct model *m;
+        if (vapr_new(&v, g, &vo, &e) < 0 || vapr_source(&src, v, &e) < 0 ||
+            apr_open(&apr, src, &e) < 0 || backend_open(&b, "cpu", &bo, &e) < 0 ||
+            model_open(&m, apr, b, NULL, &e) < 0)
+            fail_msg("%s", e.msg);
+        if (p == VAPR_ENGINE)
+            memcpy(first, m->digest, sizeof first);
+        assert_memory_equal(m->digest, first, sizeof first);
+        model_close(m);
+        backend_close(b);
+        apr_close(apr);
+        source_close(src);
+        vapr_free(v);
+    }
+    gguf_close(g);
+    free(path);
+}
+
 /* --- what changes it ------------------------------------------------------------------------ */
 
 static void flip_last_byte(struct gguf_build *b, const char *name)
@@ -255,6 +291,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(digest_is_sha256_of_the_text),
         cmocka_unit_test(digest_is_the_same_in_every_form),
+        cmocka_unit_test(digest_of_real_smollm2_is_the_same_in_every_profile),
         cmocka_unit_test(digest_changes_with_what_the_pass_reads),
         cmocka_unit_test(footer_must_agree_with_every_byte),
     };
