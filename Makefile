@@ -202,9 +202,11 @@ check: ## what CI runs: style, layers, nvcc, all tests plain, under ASan+UBSan a
 	@$(MAKE) --no-print-directory sass
 	@scripts/check_all debug asan tsan emu emu-seed emu-asan emu-hooks
 
+# The steps of the one command for a GPU, tried where there is none: once, in the plain emulation.
+PROVE := $(if $(filter emu,$(GPU)),$(if $(EMU_SEED),,tests/prove_gpu.sh))
 gpu-tests: $(call gpu_tests_bin,$(TESTS_GPU)) $(CU_TESTS) ## builds what test-gpu runs
 test-gpu: gpu-tests ## tests of kernels/ behind GPU=cuda, emu, emu-asan or emu-hooks
-	scripts/run_tests --log $(G)/tests.tap $(call gpu_tests_bin,$(TESTS_GPU)) $(CU_TESTS)
+	scripts/run_tests --log $(G)/tests.tap $(call gpu_tests_bin,$(TESTS_GPU)) $(CU_TESTS) $(PROVE)
 
 check-emu: ## kernels/ without a GPU: plain in order and at random, under ASan+UBSan, with hooks
 	@scripts/check_all emu emu-seed emu-asan emu-hooks
