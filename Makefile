@@ -240,7 +240,7 @@ check-long: ## all real models and the full counts: hours
 
 FUZZ_SECONDS ?= 60
 FUZZ := $(patsubst tests/%.c,build/fuzz/%,$(wildcard tests/fuzz_*.c))
-FUZZ_SRC := $(FORMAT_SRC) $(wildcard infer/text/*.c)
+FUZZ_SRC := $(FORMAT_SRC) $(wildcard infer/text/*.c) infer/extent.c infer/published.c
 FUZZ_CFLAGS := $(CSTD) $(FP) -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all
 build/fuzz/%.o: %.c
 	@mkdir -p $(@D)

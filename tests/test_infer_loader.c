@@ -105,6 +105,77 @@ static void loader_takes_what_was_counted(void **state)
     }
 }
 
+/* --- progress, and what may happen meanwhile ------------------------------------------------- */
+
+struct watcher {
+    struct model_progress last;
+    int n;
+    const char *spoil; /* a file to append a byte to */
+};
+
+static void watch(void *ctx, const struct model_progress *p)
+{
+    struct watcher *w = ctx;
+    assert_string_equal(p->phase, "loading");
+    assert_string_equal(p->source, "file");
+    assert_true(p->bytes >= w->last.bytes && p->seconds >= w->last.seconds);
+    w->last = *p;
+    if (w->n++ > 0 || !w->spoil)
+        return;
+    FILE *f = fopen(w->spoil, "ab");
+    assert_non_null(f);
+    fputc(0, f);
+    fclose(f);
+}
+
+static int load_watched(const char *path, struct watcher *w, struct model **m, struct backend **b,
+                        struct err *e)
+{
+    const struct backend_options bo = {.n_thread = 1};
+    const struct model_options mo = {.progress = watch, .progress_ctx = w};
+    struct model_file *file;
+    assert_int_equal(backend_open(b, "cpu", &bo, e), 0);
+    assert_int_equal(model_file_open(&file, path, e), 0);
+    int rc = model_open(m, model_file_apr(file), *b, &mo, e);
+    model_file_close(file);
+    return rc;
+}
+
+static void loader_tells_how_far_it_is(void **state)
+{
+    (void)state;
+    char *path = tiny_path("gemma3");
+    struct watcher w = {0};
+    struct backend *b;
+    struct model *m;
+    struct err e = {0};
+    assert_int_equal(load_watched(path, &w, &m, &b, &e), 0);
+    assert_true(w.n >= 1 && w.last.bytes > 0);
+    assert_int_equal(w.last.bytes, w.last.total); /* the last word is: all of it */
+    assert_int_equal(w.last.bytes, m->weight_bytes);
+    assert_int_equal(m->loaded.bytes, w.last.bytes);
+    assert_string_equal(m->not_extents, "");
+    model_close(m);
+    backend_close(b);
+    free(path);
+}
+
+/* Half of one file and half of another is no model. */
+static void loader_refuses_a_file_that_changed_meanwhile(void **state)
+{
+    (void)state;
+    char *path = tiny_path("qwen2");
+    struct watcher w = {.spoil = path};
+    struct backend *b;
+    struct model *m = NULL;
+    struct err e = {0};
+    assert_int_equal(load_watched(path, &w, &m, &b, &e), -ESTALE);
+    assert_null(m);
+    assert_non_null(strstr(e.msg, path));
+    backend_close(b);
+    free(path);
+}
+
 /* --- a device that copies only when it is waited for ---------------------------------------- */
 
 enum { MAX_COPY = 512 };
@@ -403,6 +474,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(loader_refuses_before_the_first_allocation),
         cmocka_unit_test(loader_takes_what_was_counted),
+        cmocka_unit_test(loader_tells_how_far_it_is),
+        cmocka_unit_test(loader_refuses_a_file_that_changed_meanwhile),
         cmocka_unit_test(loader_ring_moves_every_byte),
         cmocka_unit_test(loader_ring_is_no_larger_than_the_model),
         cmocka_unit_test(loader_ends_at_a_read_that_fails),
