@@ -13,9 +13,9 @@ expect 0 prove && out '^ok +device +.*CPU emulation' && out '^ok +test ptx_conf 
     out ' 0 failed, '
 ok prove_gpu_does_its_steps
 
-# load, prefill, decode; llama.cpp's three beside them, which nobody measured here
+# start, load, prefill, decode; llama.cpp's three beside them, which nobody measured here
 rows=$tmp/prove/gpu.csv
-[ "$(grep -c ',aprd,tiny.gguf,random,' "$rows")" = 3 ] &&
+[ "$(grep -c ',aprd,tiny.gguf,random,' "$rows")" = 4 ] &&
     [ "$(grep -c ',llama.cpp,.*,not measured,' "$rows")" = 3 ]
 ok prove_gpu_writes_rows
 
