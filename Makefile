@@ -149,7 +149,7 @@ CU_GEN := $(foreach a,$(CU_ARCHS),-gencode arch=compute_$(a),code=sm_$(a)) $(for
 NVCC_FLAGS := $(CU_STD) -O2 -lineinfo -fmad=false -Werror all-warnings
 CUDA_HOME ?= $(patsubst %/bin/nvcc,%,$(realpath $(shell command -v $(NVCC) 2>/dev/null)))
 # The emulation's own parts never carry the access hooks, only kernels do (emulation.md, section 5).
-EMU_SRC := $(addprefix kernels/emu/,sched.cc warp.cc runtime.cc ptx.cc) $(if $(filter emu-hooks,$(GPU)),kernels/emu/hooks.cc,kernels/emu/hooks_none.cc)
+EMU_SRC := $(addprefix kernels/emu/,sched.cc fiber.cc warp.cc shared.cc grid.cc runtime.cc ptx.cc) $(if $(filter emu-hooks,$(GPU)),kernels/emu/hooks.cc,kernels/emu/hooks_none.cc)
 EMU_OBJ := $(EMU_SRC:%.cc=$(G)/%.o)
 EMU_FLAGS := $(CU_STD) -Wall -Wextra -Werror -Wno-unknown-pragmas -g -ffp-contract=off -Ikernels/emu/include
 EMU_OPT := $(if $(filter emu-asan,$(GPU)),-O1 -fsanitize=address$(,)undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer,-O2)

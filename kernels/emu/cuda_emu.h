@@ -102,9 +102,10 @@ enum { warpSize = 32 };
 void *emu_shared(size_t size, size_t align, const char *name, const char *file, int line);
 void *emu_shared_dyn();
 
-void emu_syncthreads(const char *file, int line);
-/* One warp operation: every lane of mask brings a value and the lane it reads; gets that lane's. */
-enum emu_warp_op {
+enum emu_op {
+    EMU_BARRIER, /* of the block */
+    EMU_YIELD,   /* hands over to other fibers: inside a spin */
+    /* Warp operations: every lane of mask comes, and brings what it brings. */
     EMU_SYNCWARP,
     EMU_SHFL,
     EMU_BALLOT,
@@ -113,23 +114,40 @@ enum emu_warp_op {
     EMU_REDUCE_MAX,
     EMU_COLLECTIVE, /* mma and the like: a callback over all 32 lanes' arguments */
 };
-uint64_t emu_warp(enum emu_warp_op op, unsigned mask, uint64_t value, int src, const char *file,
-                  int line);
+/* Waits for the block's other threads, or for the other lanes of mask. The only place where a thread
+ * gives way. */
+extern "C" void emu_meet(int op, unsigned mask, const char *file, int line);
+/* What this lane brings to the warp operation that follows, and the lane it reads; then what it got. */
+void emu_bring(uint64_t value, int src);
+uint64_t emu_got();
+void emu_bring_call(void (*f)(void *const *arg), void *arg);
+/* In the kernel itself: a function between it and emu_meet() would return where the processor does not
+ * expect it. */
+static __forceinline__ uint64_t emu_warp(enum emu_op op, unsigned mask, uint64_t value, int src,
+                                         const char *file, int line)
+{
+    emu_bring(value, src);
+    emu_meet(op, mask, file, line);
+    return emu_got();
+}
 /* All 32 lanes meet; the last to come runs f(args of lanes 0..31), once. */
-void emu_collective(void (*f)(void *const *arg), void *arg, const char *file, int line);
+static __forceinline__ void emu_collective(void (*f)(void *const *arg), void *arg, const char *file,
+                                           int line)
+{
+    emu_bring_call(f, arg);
+    emu_meet(EMU_COLLECTIVE, 0xffffffffu, file, line);
+}
 unsigned emu_lane();
-/* Hands over to other fibers: inside a spin. */
-void emu_yield(const char *file, int line);
 
 #define EMU_AT const char *file = __builtin_FILE(), int line = __builtin_LINE()
 
 static inline void __syncthreads(EMU_AT)
 {
-    emu_syncthreads(file, line);
+    emu_meet(EMU_BARRIER, 0, file, line);
 }
 static inline void __syncwarp(unsigned mask = 0xffffffffu, EMU_AT)
 {
-    emu_warp(EMU_SYNCWARP, mask, 0, 0, file, line);
+    emu_meet(EMU_SYNCWARP, mask, file, line);
 }
 static inline void __threadfence()
 {

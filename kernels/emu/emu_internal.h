@@ -48,6 +48,11 @@ struct emu_where {
     int line = 0;
 };
 
+static inline bool emu_all_bytes(const char *p, size_t n, unsigned char v)
+{
+    return n == 0 || ((unsigned char)p[0] == v && memcmp(p, p + 1, n - 1) == 0);
+}
+
 uint64_t emu_seed(); /* 0: in order */
 struct emu_rng {
     uint64_t s;

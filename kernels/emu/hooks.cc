@@ -197,12 +197,15 @@ struct shared_byte {
     stamp write, read;
 };
 static std::vector<shared_byte> shadow;
+static size_t shadow_used; /* bytes of shared memory that the block before has touched */
 
 void emu_hook_block_begin(char *base, size_t n)
 {
     shared_base = base;
     shared_size = n;
-    shadow.assign(n, shared_byte());
+    shadow.resize(n);
+    std::fill_n(shadow.begin(), shadow_used, shared_byte());
+    shadow_used = 0;
     block_used_atomic = false;
 }
 
@@ -228,6 +231,7 @@ static void shared_access(size_t off, size_t n, bool write, const void *pc)
     now.epoch = emu_block_epoch();
     now.warp_epoch = emu_warp_epoch(now.tid);
     now.pc = pc;
+    shadow_used = std::max(shadow_used, off + n);
     for (size_t i = off; i < off + n; i++) {
         shared_byte &s = shadow[i];
         if (!ordered(s.write, now))
@@ -295,8 +299,7 @@ static void access_at(const void *addr, size_t n, bool write, const void *pc)
         return;
     const char *p = (const char *)addr;
     const emu_block *b = emu_now;
-    const char *stacks = b->stacks.get();
-    if (p >= stacks && p < stacks + b->fiber.size() * EMU_STACK)
+    if (p >= b->stacks && p < b->stacks + (size_t)b->n_thread * EMU_STACK)
         return;
     if (p >= shared_base && p + n <= shared_base + shared_size) {
         shared_access((size_t)(p - shared_base), n, write, pc);

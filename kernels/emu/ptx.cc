@@ -16,16 +16,6 @@ void griddep_wait()
     emu_set_pdl_waited();
 }
 
-float half_to_float(unsigned h)
-{
-    unsigned sign = (h & 0x8000) << 16, exp = h >> 10 & 31, man = h & 0x3ff;
-    if (exp == 31)
-        return __uint_as_float(sign | 0x7f800000 | (man ? 0x400000 | man << 13 : 0));
-    if (exp == 0)
-        return (sign ? -1.0f : 1.0f) * (float)man * 0x1p-24f;
-    return __uint_as_float(sign | (exp + 112) << 23 | man << 13);
-}
-
 struct mma_int {
     int *c;
     const unsigned *a, *b;

@@ -12,7 +12,7 @@ static inline uint4 ld_stream(const void *p, EMU_AT)
 }
 static inline unsigned ld_acquire(const unsigned *p, EMU_AT)
 {
-    emu_yield(file, line);
+    emu_meet(EMU_YIELD, 0, file, line);
     emu_atomic(const_cast<unsigned *>(p), sizeof *p);
     return __atomic_load_n(p, __ATOMIC_ACQUIRE);
 }
@@ -51,6 +51,15 @@ static inline void mma_bf16_16816(float c[4], const unsigned a[4], const unsigne
     emu_mma_bf16_16816(c, a, b, file, line);
 }
 
-float half_to_float(unsigned h);
+/* Binary16 to f32, exact; a NaN becomes quiet, as cvt makes it. */
+static inline float half_to_float(unsigned h)
+{
+    unsigned sign = (h & 0x8000) << 16, exp = h >> 10 & 31, man = h & 0x3ff;
+    if (exp == 31)
+        return __uint_as_float(sign | 0x7f800000 | (man ? 0x400000 | man << 13 : 0));
+    if (exp == 0)
+        return (sign ? -1.0f : 1.0f) * (float)man * 0x1p-24f;
+    return __uint_as_float(sign | (exp + 112) << 23 | man << 13);
+}
 
 #endif
