@@ -7,7 +7,7 @@
 #include <errno.h>
 #include <math.h>
 
-static char *dir;    /* holds the tiny models */
+static char *dir;    /* holds the models */
 static bool has_gpu; /* as backend_open said */
 static struct err why;
 
@@ -106,6 +106,34 @@ static void watch(struct backend *b)
     b->ops = &seen.ops;
 }
 
+/* The tiny models' ids on smaller models: what is tested here is who runs what, and slow builds of the
+ * emulation run it too. The tiny models step by step: test_gpu_forward. */
+enum { EMBD = 64 }; /* gguf_build_defaults() */
+
+static struct gguf_build *small_model(const char *family)
+{
+    struct gguf_build_opt o = gguf_build_defaults(family);
+    o.seed = 41;
+    o.n_ff = 64;
+    o.type_embd = 7; /* Q5_1 */
+    if (strcmp(family, "gemma3") == 0)
+        o.sliding_window = 8;
+    return gguf_build_llama_like(family, &o);
+}
+
+static void open_small(struct loaded *g, const char *family, const char *backend, int n_thread,
+                       uint32_t n_ctx)
+{
+    char name[64];
+    snprintf(name, sizeof name, "small-%s.gguf", family);
+    char *path = path_join(dir, name);
+    struct gguf_build *b = small_model(family);
+    gguf_build_file(b, path);
+    gguf_build_free(b);
+    loaded_open(g, path, backend, n_thread, n_ctx);
+    free(path);
+}
+
 static struct session *session(const struct loaded *g, const struct session_options *opt)
 {
     struct session *s;
@@ -133,9 +161,9 @@ static const float *logits(struct session *s)
 
 /* --- the recorded step --------------------------------------------------------------------- */
 
-/* A prompt, tokens one by one, more prompt, tokens one by one: 9, 5 x 1, 6, 4 x 1. */
-static const int mixed[] = {9, 1, 1, 1, 1, 1, 6, 1, 1, 1, 1, 0};
-enum { MIXED_SINGLE = 9 };
+/* A prompt, tokens one by one, more prompt, tokens one by one; longer than gemma3's window of 8. */
+static const int mixed[] = {4, 1, 1, 1, 3, 1, 1, 0};
+enum { MIXED = 12, MIXED_SINGLE = 5 };
 
 static void graph_is_recorded_once_and_changes_no_bit(void **state)
 {
@@ -144,16 +172,16 @@ static void graph_is_recorded_once_and_changes_no_bit(void **state)
     tiny_ids(id);
     for (size_t f = 0; f < 4; f++) {
         struct loaded cpu, g;
-        loaded_open_tiny(&cpu, dir, tiny_families[f], "cpu", 1, 64);
-        loaded_open_tiny(&g, dir, tiny_families[f], "gpu", 1, 64);
-        size_t n = TINY_N_TOK * g.m->c.n_vocab;
-        float *want = loaded_rows(&cpu, NULL, id, TINY_N_TOK, NULL);
+        open_small(&cpu, tiny_families[f], "cpu", 1, 64);
+        open_small(&g, tiny_families[f], "gpu", 1, 64);
+        size_t n = MIXED * g.m->c.n_vocab;
+        float *want = loaded_rows(&cpu, NULL, id, MIXED, NULL);
         const struct session_options direct = {.no_graph = true};
         watch(g.b);
-        float *op_by_op = loaded_rows(&g, &direct, id, TINY_N_TOK, mixed);
+        float *op_by_op = loaded_rows(&g, &direct, id, MIXED, mixed);
         assert_int_equal(seen.n_begin, 0);
         assert_int_equal(seen.n_replay, 0);
-        float *replayed = loaded_rows(&g, NULL, id, TINY_N_TOK, mixed);
+        float *replayed = loaded_rows(&g, NULL, id, MIXED, mixed);
         assert_int_equal(seen.n_begin, 1);
         assert_int_equal(seen.n_end, 1);
         assert_int_equal(seen.n_replay, MIXED_SINGLE - 1); /* the first loads the kernels */
@@ -171,13 +199,13 @@ static void graph_is_recorded_once_and_changes_no_bit(void **state)
 static void graphs_of_two_sessions_do_not_meet(void **state)
 {
     NEED_GPU();
-    enum { N = 6 };
+    enum { N = 4 };
     struct loaded g;
     int32_t id[2][TINY_N_TOK];
     tiny_ids(id[0]);
     for (int i = 0; i < TINY_N_TOK; i++)
         id[1][i] = id[0][TINY_N_TOK - 1 - i];
-    loaded_open_tiny(&g, dir, "llama", "gpu", 1, 64);
+    open_small(&g, "llama", "gpu", 1, 64);
     size_t n = g.m->c.n_vocab, bytes = n * sizeof(float);
     struct session *s[2] = {session(&g, NULL), session(&g, NULL)};
     float *want[2];
@@ -201,13 +229,13 @@ static void graphs_of_two_sessions_do_not_meet(void **state)
 static void greedy_run_moves_four_bytes_a_token(void **state)
 {
     NEED_GPU();
-    enum { PROMPT = 5, N = 8 };
+    enum { PROMPT = 5, N = 4 };
     int32_t id[TINY_N_TOK];
     tiny_ids(id);
     for (size_t f = 0; f < 4; f++) {
         struct loaded cpu, gpu;
-        loaded_open_tiny(&cpu, dir, tiny_families[f], "cpu", 1, 64);
-        loaded_open_tiny(&gpu, dir, tiny_families[f], "gpu", 1, 64);
+        open_small(&cpu, tiny_families[f], "cpu", 1, 64);
+        open_small(&gpu, tiny_families[f], "gpu", 1, 64);
         struct session *a = session(&cpu, NULL), *b = session(&gpu, NULL);
         watch(gpu.b);
         eval(a, id, PROMPT);
@@ -249,7 +277,7 @@ static void graph_that_fails_while_recorded_can_be_tried_again(void **state)
     int32_t id[TINY_N_TOK];
     struct err e = {0};
     tiny_ids(id);
-    loaded_open_tiny(&g, dir, "gemma3", "gpu", 1, 64);
+    open_small(&g, "gemma3", "gpu", 1, 64);
     size_t n = g.m->c.n_vocab;
     float *want = loaded_rows(&g, &(struct session_options){.no_graph = true}, id, 8, NULL);
     watch(g.b);
@@ -284,7 +312,7 @@ static void session_holds_the_positions_asked_for(const char *backend)
     struct err e = {0};
     int32_t id[TINY_N_TOK];
     tiny_ids(id);
-    loaded_open_tiny(&g, dir, "llama", backend, 1, 64);
+    open_small(&g, "llama", backend, 1, 64);
     watch(g.b);
     static const struct {
         uint32_t asked, held;
@@ -318,11 +346,10 @@ static void session_of_few_positions_changes_no_bit(const char *backend)
     struct loaded g;
     int32_t id[TINY_N_TOK];
     tiny_ids(id);
-    loaded_open_tiny(&g, dir, "gemma3", backend, 2, 0);
-    float *all = loaded_rows(&g, NULL, id, TINY_N_TOK, mixed);
-    float *few =
-        loaded_rows(&g, &(struct session_options){.n_pos = TINY_N_TOK}, id, TINY_N_TOK, mixed);
-    assert_memory_equal(few, all, TINY_N_TOK * g.m->c.n_vocab * sizeof *all);
+    open_small(&g, "gemma3", backend, 2, 0);
+    float *all = loaded_rows(&g, NULL, id, MIXED, mixed);
+    float *few = loaded_rows(&g, &(struct session_options){.n_pos = MIXED}, id, MIXED, mixed);
+    assert_memory_equal(few, all, MIXED * g.m->c.n_vocab * sizeof *all);
     free(all);
     free(few);
     loaded_close(&g);
@@ -336,7 +363,7 @@ static void session_speaks_of_the_last_token_only(const char *backend)
     int32_t id[TINY_N_TOK];
     const float *row;
     tiny_ids(id);
-    loaded_open_tiny(&g, dir, "qwen2", backend, 1, 64);
+    open_small(&g, "qwen2", backend, 1, 64);
     struct session *s = session(&g, NULL);
     assert_int_equal(session_best(s), -1);
     assert_int_equal(session_logits(s, &row, &e), -EINVAL);
@@ -358,15 +385,15 @@ ON_BOTH(session_speaks_of_the_last_token_only)
 
 /* --- greedy -------------------------------------------------------------------------------- */
 
-/* The tiny model with a head of its own, the bytes of its embedding; then change(embd, head). */
+/* The small model with a head of its own, the bytes of its embedding; then change(embd, head). */
 static char *changed_model(const char *name, void (*change)(uint8_t *embd, uint8_t *head,
                                                             size_t row_bytes, size_t n_row))
 {
-    struct gguf_build *b = tiny_model("llama");
+    struct gguf_build *b = small_model("llama");
     size_t len;
     const uint8_t *bytes = gguf_build_tensor_data(b, "token_embd.weight", &len);
-    const size_t row_bytes = 256 / 32 * 24; /* Q5_1 */
-    const uint64_t ne[2] = {256, len / row_bytes};
+    const size_t row_bytes = EMBD / 32 * 24; /* Q5_1 */
+    const uint64_t ne[2] = {EMBD, len / row_bytes};
     uint8_t *embd = malloc(len), *head = malloc(len);
     memcpy(embd, bytes, len);
     memcpy(head, bytes, len);
@@ -405,7 +432,7 @@ static void session_best_is_the_samplers_greedy_with_ties(const char *backend)
     assert_int_equal(sampler_new(&sampler, &p, g.m->c.n_vocab, NULL), 0);
     struct session *s = session(&g, NULL);
     eval(s, id, 4);
-    for (int i = 4; i < TINY_N_TOK; i++) {
+    for (int i = 4; i < 10; i++) {
         const float *row = logits(s);
         int32_t best = session_best(s);
         assert_in_range(best, 0, PERIOD - 1);
@@ -437,7 +464,7 @@ static void session_reports_what_is_no_number(const char *backend)
     struct err e = {0};
     const float *row;
     loaded_open(&g, path, backend, 1, 64);
-    for (int n_before = 0; n_before < 5; n_before++) {
+    for (int n_before = 0; n_before < 3; n_before++) { /* op by op, recorded, replayed */
         struct session *s = session(&g, NULL);
         const int32_t fine[2] = {5, 6}, poison = POISON;
         eval(s, fine, 2);
@@ -499,7 +526,7 @@ static void tap_sees_each_layer_in_order(const char *backend)
     struct err e = {0};
     int32_t id[TINY_N_TOK];
     tiny_ids(id);
-    loaded_open_tiny(&g, dir, "qwen3", backend, 2, 64);
+    open_small(&g, "qwen3", backend, 2, 64);
     size_t n = g.m->c.n_vocab;
     uint32_t n_layer = g.m->c.n_layer;
     float *want = loaded_rows(&g, NULL, id, 12, NULL);
