@@ -40,7 +40,8 @@ ifeq ($(config),release)
 $(B)/format/quant%.o $(B)/infer/cpu/ops.o: OPT += -O3
 endif
 CFLAGS = $(CSTD) $(WARN) $(FP) $(OPT) -pthread
-LDFLAGS = $(OPT) -pthread
+# The build id names the build that a verdict of the gate was given under.
+LDFLAGS = $(OPT) -pthread -Wl,--build-id=sha1
 
 FUSE_CFLAGS := $(shell pkg-config --cflags fuse3 2>/dev/null)
 FUSE_LIBS := $(shell pkg-config --libs fuse3 2>/dev/null)

@@ -89,6 +89,10 @@ struct backend_ops {
     bool is_reference; /* what the others are judged by */
     void (*close)(struct backend *b);
 
+    /* What computes, in one line: a device's name, capability and driver; "cpu". Another text where
+     * results may differ. Cut to n bytes. */
+    int (*identity)(struct backend *b, char *buf, size_t n);
+
     /* n bytes of zeros; `what` names them in an error. -ENOMEM, -ERANGE. */
     int (*alloc)(struct backend *b, void **p, uint64_t n, const char *what);
     void (*release)(struct backend *b, void *p); /* NULL is fine */

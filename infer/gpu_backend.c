@@ -7,7 +7,9 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 struct backend_kv {
     uint32_t n_layer;
@@ -35,6 +37,36 @@ static void gpu_close(struct backend *b)
 {
     gpu_stream_free(stream(b));
     free(b);
+}
+
+/* The kernel module's version, "580.65.06": finer than the CUDA version that the driver tells, which
+ * many releases share; "" where it cannot be read. */
+static void module_version(char *buf, size_t n)
+{
+    FILE *f = fopen("/sys/module/nvidia/version", "re");
+    buf[0] = 0;
+    if (f && fgets(buf, (int)n, f))
+        buf[strcspn(buf, "\n")] = 0;
+    if (f)
+        fclose(f);
+}
+
+static int gpu_identity(struct backend *b, char *buf, size_t n)
+{
+    struct gpu_info info;
+    char version[64] = "";
+    int rc = told(b, gpu_device_info(&info));
+    if (rc < 0)
+        return rc;
+    if (!info.emulated)
+        module_version(version, sizeof version);
+    snprintf(buf, n, "%s, sm_%d%d, driver %d.%d%s%s%s%s", info.name, info.cc_major, info.cc_minor,
+             info.driver / 1000, info.driver % 1000 / 10, version[0] ? " (" : "", version,
+             version[0] ? ")" : "", info.emulated ? ", emulated" : "");
+    for (char *p = buf; *p; p++)
+        if ((unsigned char)*p < 0x20 || *p == 0x7f)
+            *p = '?'; /* a line is a line */
+    return 0;
 }
 
 static int gpu_alloc_op(struct backend *b, void **p, uint64_t n, const char *what)
@@ -361,6 +393,7 @@ static void gpu_graph_free_op(struct backend *b, struct backend_graph *g)
 static const struct backend_ops gpu_ops = {
     .name = "gpu",
     .close = gpu_close,
+    .identity = gpu_identity,
     .alloc = gpu_alloc_op,
     .release = gpu_release,
     .host_view = gpu_host_view,

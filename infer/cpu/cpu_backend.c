@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -44,6 +45,13 @@ struct cpu_backend {
 static struct cpu_backend *cpu(struct backend *b)
 {
     return (struct cpu_backend *)b;
+}
+
+static int cpu_identity(struct backend *b, char *buf, size_t n)
+{
+    (void)b;
+    snprintf(buf, n, "cpu");
+    return 0;
 }
 
 static int cpu_alloc(struct backend *b, void **p, uint64_t n, const char *what)
@@ -469,6 +477,7 @@ static const struct backend_ops cpu_ops = {
     .name = "cpu",
     .is_reference = true,
     .close = cpu_close,
+    .identity = cpu_identity,
     .alloc = cpu_alloc,
     .release = cpu_release,
     .host_view = cpu_host_view,
