@@ -189,7 +189,7 @@ int gate_check(struct gate *out, const struct model *m, const struct apr *apr,
         rc = identify(&c, e);
     if (rc < 0)
         return rc;
-    if (strcmp(m->b->ops->name, "cpu") == 0) {
+    if (m->b->ops->is_reference) {
         out->state = GATE_REFERENCE;
         return 0;
     }

@@ -164,6 +164,7 @@ struct run {
     uint32_t n, n_vocab;
     float *row; /* the reference's (SESSION_STEP, n_vocab), positions row0 .. row0 + n_row - 1 */
     uint32_t row0, n_row;
+    uint32_t last; /* position that ends the chunk under way */
     bool ref_failed;
 };
 
@@ -207,17 +208,18 @@ static int judge(struct run *x, const float *logits, uint32_t taken, struct err 
 
 static int judge_row(void *ctx, const float *logits, uint32_t n_vocab, struct err *e)
 {
-    return judge(ctx, logits, highest(logits, n_vocab), e);
+    struct run *x = ctx;
+    if (x->r->n_done == x->last)
+        return 0; /* judge_last's */
+    return judge(x, logits, highest(logits, n_vocab), e);
 }
 
-/* One token, as a user's generation takes it: the token that follows is the device's own choice. */
-static int judge_step(struct run *x, int32_t id, struct err *e)
+/* The row that a user's generation goes on from: with the token that the device chose itself. */
+static int judge_last(struct run *x, struct err *e)
 {
-    int rc = session_eval(x->dut, &id, 1, e);
-    if (rc < 0)
-        return rc;
-    const float *logits = session_logits(x->dut);
-    return judge(x, logits, highest(logits, x->n_vocab), e);
+    const float *logits;
+    int rc = session_logits(x->dut, &logits, e);
+    return rc < 0 ? rc : judge(x, logits, (uint32_t)session_best(x->dut), e);
 }
 
 static int feed(struct run *x, struct err *e)
@@ -225,24 +227,20 @@ static int feed(struct run *x, struct err *e)
     struct probe_split split = probe_split(x->n);
     uint32_t at = 0;
     int rc = 0;
-    for (int i = 0; rc == 0 && i < 2; at += split.chunk[i++])
-        if (split.chunk[i])
-            rc = session_eval_rows(x->dut, x->id + at, split.chunk[i], judge_row, x, e);
-    for (uint32_t i = 0; rc == 0 && i < split.n_step; i++)
-        rc = judge_step(x, x->id[at + i], e);
+    for (int i = 0; rc == 0 && i < 2; at += split.chunk[i++]) {
+        if (split.chunk[i] == 0)
+            continue;
+        x->last = at + split.chunk[i] - 1;
+        rc = session_eval_rows(x->dut, x->id + at, split.chunk[i], judge_row, x, e);
+        if (rc == 0)
+            rc = judge_last(x, e);
+    }
+    for (uint32_t i = 0; rc == 0 && i < split.n_step; i++) {
+        rc = session_eval(x->dut, &x->id[at + i], 1, e);
+        if (rc == 0)
+            rc = judge_last(x, e);
+    }
     return rc;
-}
-
-/* Whether feed() ended on the device's logits at position n_done: then that is the finding. */
-static bool not_finite(struct run *x)
-{
-    const float *p = session_logits(x->dut);
-    uint32_t bad = 0;
-    for (uint32_t i = 0; i < x->n_vocab; i++)
-        bad += !isfinite(p[i]);
-    if (bad)
-        note(x->r, PROBE_FINITE, x->r->n_done, bad);
-    return bad > 0;
 }
 
 uint64_t probe_bytes(const struct model *m)
@@ -253,19 +251,23 @@ uint64_t probe_bytes(const struct model *m)
 
 static int run_both(struct run *x, const struct model *dut, const struct model *ref, struct err *e)
 {
+    const struct session_options dut_opt = {.n_pos = x->n, .no_graph = x->opt && x->opt->no_graph},
+                                 ref_opt = {.n_pos = x->n};
     int rc = 0;
     x->row = malloc((size_t)SESSION_STEP * x->n_vocab * sizeof *x->row);
     if (!x->row)
         rc = err_set(e, -ENOMEM, "no memory for %d rows of %" PRIu32 " logits", SESSION_STEP,
                      x->n_vocab);
     if (rc == 0)
-        rc = session_new(&x->dut, dut, e);
+        rc = session_new(&x->dut, dut, &dut_opt, e);
     if (rc == 0)
-        rc = session_new(&x->ref, ref, e);
+        rc = session_new(&x->ref, ref, &ref_opt, e);
     if (rc == 0) {
         rc = feed(x, e);
-        if (rc == -EIO && !x->ref_failed && not_finite(x))
+        if (rc < 0 && !x->ref_failed && session_not_finite(x->dut)) {
+            note(x->r, PROBE_FINITE, x->r->n_done, 1); /* a finding, not a failure */
             rc = 0;
+        }
     }
     session_free(x->ref);
     session_free(x->dut);

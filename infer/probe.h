@@ -15,7 +15,7 @@
 
 /* What is measured at each position; of each, larger is worse, and more than the limit is refused. */
 enum probe_metric {
-    PROBE_FINITE, /* logits that are no numbers */
+    PROBE_FINITE, /* 1 where a logit is no number */
     PROBE_NMSE,   /* sum (a - r)^2 / sum r^2, r the reference's logits, a the device's */
     PROBE_COSINE, /* 1 - cosine of a and r */
     PROBE_KL,     /* KL(softmax r || softmax a), nats */

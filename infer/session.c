@@ -12,6 +12,7 @@ struct session {
     int32_t best;     /* of the last row; -1: there is none */
     uint32_t row;     /* the last row's place in the last step's logits */
     bool have_logits; /* logits holds that row */
+    bool not_finite;  /* the last eval met a logit that is no number */
     float *logits;    /* (n_vocab) */
 };
 
@@ -66,6 +67,11 @@ void session_tap(struct session *s, const struct forward_tap *tap)
     forward_set_tap(s->f, tap);
 }
 
+bool session_not_finite(const struct session *s)
+{
+    return s->not_finite;
+}
+
 int32_t session_best(const struct session *s)
 {
     return s->best;
@@ -81,10 +87,12 @@ static int fetch(struct session *s, uint32_t i, struct err *e)
     if (rc < 0)
         return backend_fail(b, rc, e);
     for (uint32_t j = 0; j < n; j++)
-        if (!isfinite(s->logits[j]))
+        if (!isfinite(s->logits[j])) {
+            s->not_finite = true;
             return err_set(e, -EIO,
                            "logit %" PRIu32 " is %f: the model's weights overflow or are damaged",
                            j, (double)s->logits[j]);
+        }
     return 0;
 }
 
@@ -150,6 +158,7 @@ int session_eval_rows(struct session *s, const int32_t *id, size_t n,
     if (rc < 0 || n == 0)
         return rc;
     s->best = -1;
+    s->not_finite = false;
     for (size_t at = 0; rc == 0 && at < n;) {
         uint32_t step = n - at < SESSION_STEP ? (uint32_t)(n - at) : SESSION_STEP;
         bool last = at + step == n;

@@ -32,6 +32,8 @@ void session_tap(struct session *s, const struct forward_tap *tap);
  * into the session's positions, -EINVAL for an id outside the vocabulary; then nothing was evaluated.
  * -EIO: the model computed something that is no number. */
 int session_eval(struct session *s, const int32_t *id, size_t n, struct err *e);
+/* Whether the last eval ended because a logit is no number, and not because a device failed. */
+bool session_not_finite(const struct session *s);
 
 /* The same, handing out every token's row (n_vocab) in order. row < 0 from the callback ends the
  * evaluation with that code. */
