@@ -60,14 +60,14 @@ void probe_line(const struct probe_result *r, enum probe_gate g, char *buf, size
     const struct probe_value *v = &r->metric[m];
     layer_text(r, layer, sizeof layer);
     if (m == PROBE_FINITE)
-        snprintf(buf, n, "%s: refused: %.0f logits at position %" PRIu32 " are no numbers; %s",
-                 name, v->worst, v->pos, layer);
+        snprintf(buf, n, "%s: refused: a logit at position %" PRIu32 " is no number; %s", name,
+                 v->pos, layer);
     else if (m == PROBE_GREEDY)
         snprintf(buf, n,
-                 "%s: refused: %" PRIu32 " of %" PRIu32 " greedy tokens equal, at position %" PRIu32
-                 " %.3g deviations below the reference's (limit %.3g; beyond it at %" PRIu32
-                 " positions, first %" PRIu32 "); %s",
-                 name, r->n_equal, r->n_done, v->pos, v->worst, probe_limit(m), v->n_bad,
+                 "%s: refused: %" PRIu32 " of %" PRIu32 " greedy tokens equal; at position %" PRIu32
+                 " the device's is %.3g deviations below the reference's (limit %.3g; beyond it at "
+                 "%" PRIu32 " of %" PRIu32 " positions, first %" PRIu32 "); %s",
+                 name, r->n_equal, r->n_done, v->pos, v->worst, probe_limit(m), v->n_bad, r->n_done,
                  v->first_bad, layer);
     else
         snprintf(buf, n,
