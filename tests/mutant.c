@@ -76,9 +76,9 @@ static int attention(struct backend *b, float *o, const float *q, struct backend
     if (which == MUTANT_CHUNK_BORDER && st->pos0 >= 192 && st->n_tok > 1)
         use.window = 1;
     int rc = right->attention(b, o, q, kv, layer, &use, st);
-    if (rc == 0 && which == MUTANT_NAN && layer == 1 && st->pos0 <= 100 &&
-        100 < st->pos0 + st->n_tok)
-        rc = nan_row(b, o, a, 100 - st->pos0);
+    if (rc == 0 && which == MUTANT_NAN && layer == 1 && st->pos0 <= MUTANT_NAN_POS &&
+        MUTANT_NAN_POS < st->pos0 + st->n_tok)
+        rc = nan_row(b, o, a, MUTANT_NAN_POS - st->pos0);
     if (rc == 0 && which == MUTANT_NAN_LATE && layer == 0 && st->pos0 >= 240 && st->n_tok == 1)
         rc = nan_row(b, o, a, 0);
     return rc;

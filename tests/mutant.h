@@ -13,13 +13,15 @@ enum mutant {
     MUTANT_NO_BIAS,      /* layer 1's bias of q is dropped */
     MUTANT_WIDE_WINDOW,  /* local layers see one key more */
     MUTANT_CHUNK_BORDER, /* steps of many rows from 192 on do not see the keys of others */
-    MUTANT_NAN,          /* layer 1's attention is NaN at position 100 */
+    MUTANT_NAN,          /* layer 1's attention is NaN at MUTANT_NAN_POS */
     MUTANT_NAN_LATE,     /* layer 0's is at the first one-token step behind position 240 */
     MUTANT_NO_SOFTCAP,   /* of the final logits */
     MUTANT_ARGMAX,       /* one id beside the best */
     MUTANT_STALE_GRAPH,  /* a replay does nothing; backends that record only */
     MUTANT_LOGITS,       /* mutant_logits() */
 };
+
+#define MUTANT_NAN_POS 20
 
 /* Puts the mutant between m and its backend until mutant_end(). */
 void mutant_begin(struct model *m, enum mutant which);

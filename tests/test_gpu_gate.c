@@ -35,11 +35,12 @@ static struct gate ask(const char *family, enum mutant which, uint32_t n_ctx, bo
     return out;
 }
 
-/* 64 positions: 48, 12, and 4 steps, of which the last three are replays. */
+/* 32 positions: 24, 6, and 2 steps, of which the last is a replay. tests/test_infer_probe.c has more
+ * mistakes, at full length, without a device. */
 static struct probe_result refused(const char *family, enum mutant which)
 {
     struct err e = {0};
-    struct gate out = ask(family, which, 64, true, &e);
+    struct gate out = ask(family, which, 32, true, &e);
     assert_int_equal(out.state, GATE_REFUSED);
     return out.probe;
 }
@@ -74,14 +75,6 @@ static void gpu_gate_refuses_rope_pairs(void **state)
     assert_int_equal(r.bad_layer, 0);
 }
 
-static void gpu_gate_refuses_norms_without_epsilon(void **state)
-{
-    NEED_GPU();
-    struct probe_result r = refused("llama", MUTANT_NO_EPS);
-    assert_int_equal(probe_refused(&r), PROBE_NMSE);
-    assert_int_equal(r.bad_layer, 0);
-}
-
 static void gpu_gate_refuses_swapped_rows(void **state)
 {
     NEED_GPU();
@@ -90,34 +83,13 @@ static void gpu_gate_refuses_swapped_rows(void **state)
     assert_int_equal(r.bad_layer, 1);
 }
 
-static void gpu_gate_refuses_a_lost_bias(void **state)
-{
-    NEED_GPU();
-    struct probe_result r = refused("qwen2", MUTANT_NO_BIAS);
-    assert_int_equal(probe_refused(&r), PROBE_NMSE);
-    assert_int_equal(r.metric[PROBE_NMSE].first_bad, 1);
-    assert_int_equal(r.bad_layer, 1);
-}
-
-static void gpu_gate_refuses_a_wide_window(void **state)
-{
-    NEED_GPU();
-    struct probe_result r = refused("gemma3", MUTANT_WIDE_WINDOW);
-    assert_int_equal(probe_refused(&r), PROBE_NMSE);
-    assert_int_equal(r.metric[PROBE_NMSE].first_bad, 8);
-    assert_int_equal(r.bad_layer, 0);
-}
-
-/* The position is NaN's at 100: a context of 128. */
 static void gpu_gate_refuses_what_is_no_number(void **state)
 {
     NEED_GPU();
-    struct err e = {0};
-    struct gate out = ask("qwen3", MUTANT_NAN, 128, true, &e);
-    assert_int_equal(out.state, GATE_REFUSED);
-    assert_int_equal(probe_refused(&out.probe), PROBE_FINITE);
-    assert_int_equal(out.probe.metric[PROBE_FINITE].pos, 100);
-    assert_int_equal(out.probe.bad_layer, 1);
+    struct probe_result r = refused("qwen3", MUTANT_NAN);
+    assert_int_equal(probe_refused(&r), PROBE_FINITE);
+    assert_int_equal(r.metric[PROBE_FINITE].pos, MUTANT_NAN_POS);
+    assert_int_equal(r.bad_layer, 1);
 }
 
 static void gpu_gate_refuses_a_wrong_choice(void **state)
@@ -126,16 +98,16 @@ static void gpu_gate_refuses_a_wrong_choice(void **state)
     struct probe_result r = refused("llama", MUTANT_ARGMAX);
     assert_true(probe_gate_passed(&r, PROBE_PARITY));
     assert_int_equal(probe_refused(&r), PROBE_GREEDY);
-    assert_int_equal(r.metric[PROBE_GREEDY].first_bad, 47);
+    assert_int_equal(r.metric[PROBE_GREEDY].first_bad, 23);
 }
 
-/* The step at 60 is queued, the one at 61 recorded and replayed (forward.h). Op by op, all is well. */
+/* The step at 30 is queued, the one at 31 recorded and replayed (forward.h). Op by op, all is well. */
 static void gpu_gate_refuses_a_graph_that_does_nothing(void **state)
 {
     NEED_GPU();
     struct probe_result r = refused("llama", MUTANT_STALE_GRAPH);
     assert_int_equal(probe_refused(&r), PROBE_NMSE);
-    assert_int_equal(r.metric[PROBE_NMSE].first_bad, 61);
+    assert_int_equal(r.metric[PROBE_NMSE].first_bad, 31);
     assert_int_equal(r.bad_layer, -1);
 }
 
@@ -147,7 +119,7 @@ static void gpu_gate_without_graph_replays_nothing(void **state)
     struct gate out;
     struct err e = {0};
     const struct gate_options opt = {.force = true, .no_graph = true};
-    loaded_open_tiny(&g, dir, "llama", "gpu", 2, 64);
+    loaded_open_tiny(&g, dir, "llama", "gpu", 2, 32);
     mutant_begin(g.m, MUTANT_STALE_GRAPH);
     int rc = gate_check(&out, g.m, model_file_apr(g.file), NULL, &opt, &e);
     mutant_end();
@@ -178,10 +150,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(gpu_gate_passes_the_four_families),
         cmocka_unit_test(gpu_gate_refuses_rope_pairs),
-        cmocka_unit_test(gpu_gate_refuses_norms_without_epsilon),
         cmocka_unit_test(gpu_gate_refuses_swapped_rows),
-        cmocka_unit_test(gpu_gate_refuses_a_lost_bias),
-        cmocka_unit_test(gpu_gate_refuses_a_wide_window),
         cmocka_unit_test(gpu_gate_refuses_what_is_no_number),
         cmocka_unit_test(gpu_gate_refuses_a_wrong_choice),
         cmocka_unit_test(gpu_gate_refuses_a_graph_that_does_nothing),

@@ -416,8 +416,8 @@ static void probe_refuses_what_is_no_number(void **state)
     (void)state;
     struct probe_result r = run_tiny("qwen3", MUTANT_NAN);
     assert_int_equal(probe_refused(&r), PROBE_FINITE);
-    assert_int_equal(r.metric[PROBE_FINITE].pos, 100);
-    assert_int_equal(r.n_done, 100);
+    assert_int_equal(r.metric[PROBE_FINITE].pos, MUTANT_NAN_POS);
+    assert_int_equal(r.n_done, MUTANT_NAN_POS);
     assert_int_equal(r.bad_layer, 1);
     assert_false(probe_gate_passed(&r, PROBE_PARITY));
     assert_false(probe_gate_passed(&r, PROBE_F2)); /* it did not come to its end */
