@@ -187,14 +187,19 @@ TOOLS := $(call tests_bin,$(wildcard tests/tool_*.c))
 
 -include $(wildcard $(B)/*/*.d $(B)/*/*/*.d $(G)/*/*/*.d)
 
-E2E := $(sort $(wildcard tests/e2e_*.sh))
-# What a test program may need to find: the build, the real models.
+E2E_GPU := tests/e2e_gpu.sh
+E2E := $(filter-out $(E2E_GPU),$(sort $(wildcard tests/e2e_*.sh)))
+# Obligations that only a device can break are checked where there is one, or its emulation.
+CONTRACTS_GPU := $(wildcard contracts/gpu-*.yaml)
+CONTRACTS := $(filter-out $(CONTRACTS_GPU),$(wildcard contracts/*.yaml))
+# What a test program may need to find: the build, what stands behind kernels/, the real models.
 export B
+export G
 export APRFS_MODELS ?= $(CURDIR)/.cache/models
 
 test: all $(TESTS) $(TOOLS) ## all tests of one config
 	@scripts/run_tests --log $(B)/tests.tap --timeout $(if $(LONG),7200,900) $(TESTS) $(E2E)
-	@scripts/check_contract $(B)/tests.tap
+	@scripts/check_contract $(B)/tests.tap $(CONTRACTS)
 
 check: ## what CI runs: style, layers, nvcc, all tests plain, under ASan+UBSan and TSan, kernels emulated
 	@$(MAKE) --no-print-directory format-check
@@ -205,9 +210,11 @@ check: ## what CI runs: style, layers, nvcc, all tests plain, under ASan+UBSan a
 
 # The steps of the one command for a GPU, tried where there is none: once, in the plain emulation.
 PROVE := $(if $(filter emu,$(GPU)),$(if $(EMU_SEED),,tests/prove_gpu.sh))
-gpu-tests: $(call gpu_tests_bin,$(TESTS_GPU)) $(CU_TESTS) ## builds what test-gpu runs
+gpu-tests: $(PROGS) $(B)/tests/test_forward $(call gpu_tests_bin,$(TESTS_GPU)) $(CU_TESTS) ## builds what test-gpu runs
 test-gpu: gpu-tests ## tests of kernels/ behind GPU=cuda, emu, emu-asan or emu-hooks
-	scripts/run_tests --log $(G)/tests.tap $(call gpu_tests_bin,$(TESTS_GPU)) $(CU_TESTS) $(PROVE)
+	@scripts/run_tests --log $(G)/tests.tap --timeout $(if $(LONG),7200,1800) $(call gpu_tests_bin,$(TESTS_GPU)) $(CU_TESTS) $(E2E_GPU) $(PROVE)
+	@if grep -q 'e2e_gpu.sh::gpu # SKIP' $(G)/tests.tap; then echo 'check_contract: no GPU: not checked: $(CONTRACTS_GPU)'; \
+	else scripts/check_contract $(G)/tests.tap $(CONTRACTS_GPU); fi
 
 check-emu: ## kernels/ without a GPU: plain in order and at random, under ASan+UBSan, with hooks
 	@scripts/check_all emu emu-seed emu-asan emu-hooks

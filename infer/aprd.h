@@ -5,11 +5,14 @@
 
 #include "infer/engine.h"
 
+#include <stdio.h>
+
 enum aprd_verb {
     APRD_RUN = 1,
     APRD_LOGITS = 2,
-    APRD_TOKENIZE = 4,
-    APRD_DETOKENIZE = 8,
+    APRD_VERIFY = 4,
+    APRD_TOKENIZE = 8,
+    APRD_DETOKENIZE = 16,
 };
 
 /* Options that are no letters get numbers above 255. */
@@ -23,6 +26,8 @@ enum aprd_option {
     OPT_PRESENCE,
     OPT_FREQUENCY,
     OPT_DEVICE,
+    OPT_NO_GRAPH,
+    OPT_JSON,
     OPT_SPECIAL,
     OPT_IDS,
     OPT_NO_BOS,
@@ -64,15 +69,20 @@ int aprd_fail(const struct err *e);
 int aprd_usage(const struct err *e);
 /* What was printed to stdout is there, or the reason is said: the exit status. */
 int aprd_flushed(void);
-/* One line: what computes. After the weights are loaded, before any result. */
-void aprd_say_device(const struct engine *g);
-/* One line: how much was read, from where, and why not from the files behind a mount. */
-void aprd_say_loaded(const struct engine *g);
+/* Loads what eo asks for, with a bar on a terminal's stderr; then one line there, always: what
+ * computes, and what its results may be taken for. */
+int aprd_load(struct engine *g, struct engine_options *eo, const struct aprd_args *a,
+              struct err *e);
+/* The gates by name, with what each found: a line each, behind lead. */
+void aprd_print_probe(FILE *f, const char *lead, const struct probe_result *r);
+/* Behind a result that no gate has covered, one more line. */
+void aprd_say_unverified(const struct engine *g);
 
 /* --- the verbs: each returns the exit status --------------------------------------------------- */
 
 int aprd_run(const struct aprd_args *a);
 int aprd_logits(const struct aprd_args *a);
+int aprd_verify(const struct aprd_args *a);
 int aprd_tokenize(const struct aprd_args *a);
 int aprd_detokenize(const struct aprd_args *a);
 

@@ -8,8 +8,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define APRD_VERBS "run, logits, tokenize or detokenize"
-#define APRD_ALL   (APRD_RUN | APRD_LOGITS | APRD_TOKENIZE | APRD_DETOKENIZE)
+#define APRD_VERBS "run, logits, verify, tokenize or detokenize"
+#define APRD_EVAL  (APRD_RUN | APRD_LOGITS)
+#define APRD_LOAD  (APRD_EVAL | APRD_VERIFY)
+#define APRD_ALL   (APRD_LOAD | APRD_TOKENIZE | APRD_DETOKENIZE)
 
 static const struct opts_item options[] = {
     {'n', "predict", "TOKENS", "tokens to write (default -1: to an end token or a full context)",
@@ -25,18 +27,21 @@ static const struct opts_item options[] = {
     {OPT_FREQUENCY, "frequency-penalty", "X", "-2 to 2 (default 0)", APRD_RUN},
     {'s', "seed", "S", "0 to 2^53; -1 = random (default -1)", APRD_RUN},
     {'t', "threads", "N", "CPU threads, 1 to 64 (default: the CPUs allowed); changes no result",
-     APRD_RUN | APRD_LOGITS},
-    {'c', "ctx-size", "N", "context in tokens (default: the model's)", APRD_RUN | APRD_LOGITS},
+     APRD_LOAD},
+    {'c', "ctx-size", "N", "context in tokens (default: the model's)", APRD_LOAD},
     {OPT_DEVICE, "device", "D",
      "auto, cpu or gpu (default auto: the GPU if there is one); stderr says which it is",
-     APRD_RUN | APRD_LOGITS},
+     APRD_LOAD},
+    {OPT_NO_GRAPH, "no-graph", NULL, "give a GPU each step op by op (default: as a recorded graph)",
+     APRD_LOAD},
+    {OPT_JSON, "json", NULL, "one JSON document on stdout", APRD_VERIFY},
     {OPT_SPECIAL, "special", NULL, "write control tokens as text (default: they are dropped)",
      APRD_RUN | APRD_DETOKENIZE},
     {OPT_IDS, "ids", NULL, "the ids alone, on one line", APRD_TOKENIZE},
     {OPT_NO_BOS, "no-bos", NULL, "without the tokens the model puts around a text", APRD_TOKENIZE},
     {OPT_NO_PARSE, "no-parse-special", NULL, "control tokens' spelling is plain text",
      APRD_TOKENIZE},
-    {'v', "verbose", NULL, "source, seed, counts and speed on stderr", APRD_RUN},
+    {'v', "verbose", NULL, "seed, counts, speeds and sources on stderr", APRD_LOAD},
     {'h', "help", NULL, "this text", APRD_ALL},
     {OPT_VERSION, "version", NULL, "the version", APRD_ALL},
 };
@@ -46,6 +51,9 @@ static const struct aprd_verb_row verb_table[] = {
     {"run", "PATH PROMPT", "writes the continuation of PROMPT to stdout", APRD_RUN, 2},
     {"logits", "PATH", "token ids on stdin; a row of f32 logits per token on stdout", APRD_LOGITS,
      1},
+    {"verify", "PATH",
+     "compares a GPU with the CPU reference over 256 positions, whatever was found before",
+     APRD_VERIFY, 1},
     {"tokenize", "PATH", "text on stdin; a token per line: id, tab, text", APRD_TOKENIZE, 1},
     {"detokenize", "PATH", "token ids on stdin; their text on stdout", APRD_DETOKENIZE, 1},
 };
@@ -201,6 +209,8 @@ int aprd_args_parse(struct aprd_args *a, int argc, char **argv, const struct apr
     if (argc - first - 1 != (*verb)->n_operand)
         return err_set(e, -EINVAL, "%s: %d operands given; usage: aprd %s [OPTION]... %s",
                        (*verb)->name, argc - first - 1, (*verb)->name, (*verb)->operands);
+    if ((*verb)->verb == APRD_VERIFY && a->device == ENGINE_CPU)
+        return err_set(e, -EINVAL, "verify: --device cpu: that is what a GPU is compared with");
     if (sampler_params_check(&a->given, e) < 0)
         return -EINVAL;
     a->path = argv[first + 1];

@@ -17,8 +17,7 @@ static int put_row(void *ctx, const float *logits, uint32_t n_vocab, struct err 
 int aprd_logits(const struct aprd_args *a)
 {
     struct err err = {0}, *e = &err;
-    struct engine_options eo = {
-        .parts = ENGINE_WEIGHTS, .n_thread = a->n_thread, .n_ctx = a->n_ctx, .device = a->device};
+    struct engine_options eo = {.parts = 0};
     struct engine g = {0};
     struct session *s = NULL;
     int32_t *id = NULL;
@@ -29,11 +28,13 @@ int aprd_logits(const struct aprd_args *a)
         rc = engine_open(&g, a->path, &eo, e);
     }
     if (rc == 0)
-        aprd_say_device(&g);
+        rc = aprd_load(&g, &eo, a, e);
     if (rc == 0)
         rc = session_new(&s, g.m, &(struct session_options){eo.n_pos, g.no_graph}, e);
     if (rc == 0)
         rc = session_eval_rows(s, id, n, put_row, NULL, e);
+    if (rc == 0)
+        aprd_say_unverified(&g);
     session_free(s);
     engine_close(&g);
     free(id);

@@ -51,8 +51,7 @@ static int sampling_of(const struct aprd_args *a, const struct engine *g,
 int aprd_run(const struct aprd_args *a)
 {
     struct err err = {0}, *e = &err;
-    struct engine_options eo = {
-        .parts = ENGINE_TOKENIZER, .n_thread = a->n_thread, .n_ctx = a->n_ctx, .device = a->device};
+    struct engine_options eo = {.parts = ENGINE_TOKENIZER};
     struct engine g;
     int rc = engine_open(&g, a->path, &eo, e);
     if (rc < 0)
@@ -65,11 +64,7 @@ int aprd_run(const struct aprd_args *a)
     struct engine_result res = {0};
     rc = engine_positions(&g, req.prompt, req.prompt_len, a->n_predict, &eo.n_pos, e);
     if (rc == 0)
-        rc = engine_load(&g, &eo, e);
-    if (rc == 0)
-        aprd_say_device(&g);
-    if (rc == 0 && aprd_given(a, 'v'))
-        aprd_say_loaded(&g);
+        rc = aprd_load(&g, &eo, a, e);
     if (rc == 0)
         rc = sampling_of(a, &g, &req.sampling, e);
     if (rc == 0 && aprd_given(a, 'v'))
@@ -78,12 +73,16 @@ int aprd_run(const struct aprd_args *a)
     if (rc == 0)
         rc = engine_generate(&g, &req, &res, e);
     if (rc == 0 && aprd_given(a, 'v'))
-        fprintf(stderr, "aprd: prompt %zu tokens, %.1f tokens/s; %zu written, %.1f tokens/s; %s\n",
+        fprintf(stderr,
+                "aprd: prompt %zu tokens, %.1f tokens/s; %zu written, %.1f tokens/s; %s%s\n",
                 res.n_prompt, (double)res.n_prompt / res.prompt_ms * 1e3, res.n_gen,
                 res.gen_ms > 0 ? (double)res.n_gen / res.gen_ms * 1e3 : 0,
-                res.end == ENGINE_END_TOKEN ? "end token" : "length");
+                res.end == ENGINE_END_TOKEN ? "end token" : "length",
+                g.gate.state == GATE_UNVERIFIED ? "; unverified" : "");
     if (rc == 0 && res.end == ENGINE_END_CONTEXT)
         fprintf(stderr, "aprd: stopped: the context of %" PRIu32 " tokens is full\n", g.m->n_ctx);
+    if (rc == 0)
+        aprd_say_unverified(&g);
     engine_close(&g);
     return rc < 0 ? aprd_fail(e) : 0;
 }

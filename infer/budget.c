@@ -92,7 +92,8 @@ int budget_check(const struct model *m, const struct bind *x, uint32_t n_pos, st
                    "not enough memory for backend %s: weights %" PRIu64 " + vectors %" PRIu64
                    " + rope tables %" PRIu64 " + KV cache %" PRIu64 " (%" PRIu32
                    " positions) + activations %" PRIu64 " + reserve %" PRIu64 " = %" PRIu64
-                   " bytes, available are %" PRIu64 "; %s",
+                   " bytes, available are %" PRIu64 "; %s%s",
                    m->b->ops->name, g.weights, g.vectors, g.tables, g.kv, g.n_pos, g.work,
-                   g.reserve, g.need, g.have, way);
+                   g.reserve, g.need, g.have, way,
+                   m->b->ops->is_reference ? "" : "; --device cpu takes the host's memory instead");
 }

@@ -55,13 +55,50 @@ static int open_device(struct engine *g, const struct engine_options *opt, struc
     return backend_open(&g->b, "cpu", &bo, e);
 }
 
+static void tell_load(void *ctx, const struct model_progress *m)
+{
+    const struct engine_options *opt = ctx;
+    const struct engine_progress p = {.phase = m->phase,
+                                      .unit = "bytes",
+                                      .source = m->source,
+                                      .done = m->bytes,
+                                      .total = m->total,
+                                      .seconds = m->seconds};
+    if (opt->progress)
+        opt->progress(opt->ctx, &p);
+}
+
+static void tell_gate(void *ctx, const char *phase, uint32_t done, uint32_t total)
+{
+    const struct engine_options *opt = ctx;
+    const struct engine_progress p = {
+        .phase = phase, .unit = "positions", .done = done, .total = total};
+    if (opt->progress)
+        opt->progress(opt->ctx, &p);
+}
+
+static int judge(struct engine *g, const struct engine_options *opt, struct err *e)
+{
+    const struct gate_options go = {.force = opt->force_gate,
+                                    .no_graph = opt->no_graph,
+                                    .n_thread = opt->n_thread,
+                                    .progress = tell_gate,
+                                    .ctx = (void *)opt};
+    return gate_check(&g->gate, g->m, model_file_apr(g->file), g->tok, &go, e);
+}
+
 int engine_load(struct engine *g, const struct engine_options *opt, struct err *e)
 {
-    const struct model_options mo = {.n_ctx = opt->n_ctx, .n_pos = opt->n_pos};
+    const struct model_options mo = {.n_ctx = opt->n_ctx,
+                                     .n_pos = opt->n_pos,
+                                     .progress = tell_load,
+                                     .progress_ctx = (void *)opt};
     g->no_graph = opt->no_graph;
     int rc = open_device(g, opt, e);
     if (rc == 0)
         rc = model_open(&g->m, model_file_apr(g->file), g->b, &mo, e);
+    if (rc == 0)
+        rc = judge(g, opt, e);
     if (rc < 0)
         err_wrap(e, "%s", g->path);
     return rc;

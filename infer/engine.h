@@ -3,6 +3,7 @@
 #define APRFS_INFER_ENGINE_H
 
 #include "format/model_file.h"
+#include "infer/gate.h"
 #include "infer/model.h"
 #include "infer/text/sampler.h"
 #include "infer/text/tokenizer.h"
@@ -19,6 +20,15 @@ enum engine_device {
     ENGINE_GPU,  /* -ENODEV without one */
 };
 
+/* What takes time before the first token. */
+struct engine_progress {
+    const char *phase;    /* "loading", "reference", "gate" */
+    const char *unit;     /* of done and total: "bytes", "positions" */
+    const char *source;   /* where bytes come from; NULL: not told */
+    uint64_t done, total; /* total 0: not known */
+    double seconds;       /* since the phase began; 0: not told */
+};
+
 struct engine_options {
     unsigned parts; /* enum engine_part, or-ed; what is not asked for is not opened */
     enum engine_device device;
@@ -27,6 +37,9 @@ struct engine_options {
     uint32_t n_pos;     /* positions that will be used, for the memory check; 0: all of n_ctx */
     uint64_t mem_limit; /* struct backend_options */
     bool no_graph;      /* struct session_options; kept in struct engine */
+    bool force_gate;    /* measure, whatever verdict is kept (aprd verify) */
+    void (*progress)(void *ctx, const struct engine_progress *p); /* NULL: nobody asks */
+    void *ctx;
 };
 
 struct engine {
@@ -34,6 +47,7 @@ struct engine {
     struct model_file *file;
     enum engine_device device; /* what was taken: ENGINE_CPU or ENGINE_GPU once b is there */
     struct err no_gpu;         /* why ENGINE_AUTO took the CPU; "" otherwise */
+    struct gate gate;          /* what results may be taken for; GATE_NONE without weights */
     struct backend *b;         /* NULL without weights */
     struct model *m;           /* NULL without weights */
     struct tokenizer *tok;     /* NULL without tokenizer */
@@ -42,10 +56,11 @@ struct engine {
 
 int engine_open(struct engine *g, const char *path, const struct engine_options *opt,
                 struct err *e);
-/* Takes the device and loads the weights of a g that was opened without them: between the two the tokenizer can tell how
- * long a prompt is. On failure g is still open.
+/* Takes the device and loads the weights of a g that was opened without them: between the two the
+ * tokenizer can tell how long a prompt is. On failure g is still open.
  * ENGINE_AUTO takes the CPU only where there is no GPU (-ENODEV). One that fails or is too small is an
- * error that names its numbers: nothing turns to the CPU unasked. */
+ * error that names its numbers: nothing turns to the CPU unasked. Last, gate_check() judges what was
+ * loaded; its codes come back from here, and after -EDOM g->gate holds what was measured. */
 int engine_load(struct engine *g, const struct engine_options *opt, struct err *e);
 /* Positions that a run takes at most, for n_pos: those of the prompt and n_predict more; 0: all. */
 int engine_positions(const struct engine *g, const char *prompt, size_t len, int64_t n_predict,

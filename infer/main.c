@@ -25,6 +25,8 @@ int main(int argc, char **argv)
         return aprd_run(&a);
     case APRD_LOGITS:
         return aprd_logits(&a);
+    case APRD_VERIFY:
+        return aprd_verify(&a);
     case APRD_TOKENIZE:
         return aprd_tokenize(&a);
     case APRD_DETOKENIZE:

@@ -88,6 +88,16 @@ echo '3 4 5' >"$tmp/ids"
 in=$tmp/ids
 aprd 0 logits -t 1 "$L" && [ "$(stat -c %s "$tmp/out")" = $((3 * 285 * 4)) ] && cp "$tmp/out" "$tmp/want"; ok logits_are_a_row_a_token
 aprd 0 logits -t 2 "$tmp/l.apr" && cmp "$tmp/out" "$tmp/want"; ok logits_same_from_both_forms
+mkdir "$tmp/tiny" "$tmp/tinymnt"
+cp "$L" "$tmp/tiny/"
+if mounted "$tmp/tiny" "$tmp/tinymnt"; then
+    apr=$(find "$mnt" -name 'tiny-llama.apr' | head -n 1)
+    aprd 0 logits "$apr" && cmp "$tmp/out" "$tmp/want" && cp "$apr" "$tmp/copied.apr" &&
+        aprd 0 logits "$tmp/copied.apr" && cmp "$tmp/out" "$tmp/want"; ok logits_same_from_the_mount
+    unmounted
+else
+    skip logits_same_from_the_mount "$why"
+fi
 for ids in '3 x' '3 -4' '3 4.0' '99999999999' '3,4'; do
     echo "$ids" >"$tmp/ids"
     aprd 1 logits "$L" && silent && err 'is no token id' || break

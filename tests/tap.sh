@@ -23,7 +23,7 @@ ok() { # name: the status of the last command is the verdict
     else
         echo "not ok $n - $1"
         sed 's/^/# stderr: /' "$tmp/err" 2>/dev/null | cut -c1-300 | head -n 20
-        head -c 300 "$tmp/out" 2>/dev/null | od -c | sed 's/^/# stdout: /'
+        head -c 96 "$tmp/out" 2>/dev/null | od -c | sed 's/^/# stdout: /'
     fi
 }
 skip() { # name, reason
