@@ -199,8 +199,7 @@ static int generate(struct run *r, struct err *e)
             return rc;
         r->id[r->n++] = id;
         r->res->n_gen++;
-        bool more =
-            r->n < n_ctx && (r->req->n_predict < 0 || r->res->n_gen < (uint64_t)r->req->n_predict);
+        bool more = r->n < session_n_pos(r->s); /* n_predict is in it */
         if (more && (rc = session_eval(r->s, &id, 1, e)) < 0)
             return rc;
     }
