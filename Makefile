@@ -148,6 +148,8 @@ endif
 CU_GEN := $(foreach a,$(CU_ARCHS),-gencode arch=compute_$(a),code=sm_$(a)) $(foreach a,$(firstword $(CU_ARCHS)) $(lastword $(CU_ARCHS)),-gencode arch=compute_$(a),code=compute_$(a))
 # No fma but where the source says fmaf: results agree with the C twin bit for bit.
 NVCC_FLAGS := $(CU_STD) -O2 -lineinfo -fmad=false -Werror all-warnings
+# Spills are errors where we check; another toolkit's are no reason to refuse a user's build.
+NVCC_FLAGS += $(if $(filter nvcc-objects,$(MAKECMDGOALS)),-Xptxas -warn-spills)
 CUDA_HOME ?= $(patsubst %/bin/nvcc,%,$(realpath $(shell command -v $(NVCC) 2>/dev/null)))
 # The emulation's own parts never carry the access hooks, only kernels do (emulation.md, section 5).
 EMU_SRC := $(addprefix kernels/emu/,sched.cc fiber.cc warp.cc shared.cc grid.cc runtime.cc ptx.cc) $(if $(filter emu-hooks,$(GPU)),kernels/emu/hooks.cc,kernels/emu/hooks_none.cc)
