@@ -10,7 +10,7 @@ prove() { GPU=emu scripts/prove_gpu --quick --out "$tmp/prove" "$@"; }
 
 expect 0 prove && out '^ok +device +.*CPU emulation' && out '^ok +test ptx_conf +.* 10 passed' &&
     out '^ok +test test_gpu_ops ' && out '^skipped +racecheck test_gpu_forward .*for devices' &&
-    out ' 0 failed, '
+    out '^ok +verify tiny .*PARITY-GATE: passed.*F2: passed' && out ' 0 failed, '
 ok prove_gpu_does_its_steps
 
 # start, load, prefill, decode; llama.cpp's three beside them, which nobody measured here
