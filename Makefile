@@ -184,7 +184,8 @@ $(G)/tests/ptx_conf $(G)/tests/emu_bugs: %: %.o $(GPU_A)
 	$(call say,LD)
 	$(Q)$(CC) $(if $(filter emu-asan,$(GPU)),$(EMU_OPT)) -pthread -o $@ $^ $(GPU_LIBS)
 
-TESTS := $(call tests_bin,$(TESTS_FORMAT) $(TESTS_FS) $(TESTS_INFER)) $(call gpu_tests_bin,$(TESTS_GPU))
+# Without a GPU, real or emulated, test_infer_no_gpu says all there is to say.
+TESTS := $(call tests_bin,$(TESTS_FORMAT) $(TESTS_FS) $(TESTS_INFER)) $(if $(filter none,$(GPU)),,$(call gpu_tests_bin,$(TESTS_GPU)))
 TOOLS := $(call tests_bin,$(wildcard tests/tool_*.c))
 
 -include $(wildcard $(B)/*/*.d $(B)/*/*/*.d $(G)/*/*/*.d)
