@@ -147,9 +147,12 @@ static struct bind_item *add_item(struct bind *x, enum bind_kind kind, const cha
     return it;
 }
 
-static const struct backend_matrix *shared(const struct bind *x, const struct apr_tensor *bytes)
+/* A head that is the embedding under another name. Elsewhere every name has its own matrix: the
+ * digest lists a matrix under one name, and must tell whose bytes each has. */
+static const struct backend_matrix *shared(const struct bind *x, int layer,
+                                           const struct apr_tensor *bytes)
 {
-    for (size_t i = 0; i < x->n_item; i++) {
+    for (size_t i = 0; layer < 0 && i < x->n_item; i++) {
         const struct bind_item *it = &x->item[i];
         if (it->kind == BIND_MATRIX && it->bytes.off == bytes->off && it->len == bytes->size &&
             it->w->type == bytes->type && it->w->n_out == bytes->dim[0] &&
@@ -204,7 +207,7 @@ int bind_matrix(struct bind *x, int layer, const char *stem, uint64_t n_out, uin
     if (n_out > INT32_MAX || n_in > INT32_MAX)
         return err_set(e, -ERANGE, "tensor '%s': (%" PRIu64 ", %" PRIu64 ") is too large", t->name,
                        n_out, n_in);
-    *out = shared(x, &bytes);
+    *out = shared(x, layer, &bytes);
     return *out ? 0 : new_matrix(x, t, &bytes, out, e);
 }
 

@@ -5,8 +5,8 @@
  * made, and the device has not been asked for a byte; what it will be asked for can be counted
  * (budget.h). Then bind_alloc() and the loader fill the places.
  *
- * A transcoded tensor is bound to its raw twin, the original bytes. Two names for the same bytes (a
- * tied head) share one matrix. Entries whose bytes all belong to consumed tensors (aliases, the
+ * A transcoded tensor is bound to its raw twin, the original bytes. A tied head, also one that the
+ * index names, is the embedding's matrix. Entries whose bytes all belong to consumed tensors (aliases, the
  * fused original of split ones) need no consumer. */
 #ifndef APRFS_INFER_BIND_H
 #define APRFS_INFER_BIND_H

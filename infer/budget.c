@@ -1,14 +1,12 @@
 #include "infer/budget.h"
 
 #include "infer/forward.h"
+#include "infer/probe.h"
 #include "infer/session.h"
 
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
-
-#define PROBE_POS                                                                                  \
-    256 /* positions of the gate's session (probe.h), which is freed before the user's */
 
 static void add(uint64_t *sum, uint64_t n)
 {
@@ -35,14 +33,15 @@ int budget_count(struct budget *out, const struct model *m, const struct bind *x
                  struct err *e)
 {
     const struct backend_ops *ops = m->b->ops;
-    struct budget g = {.have = ops->memory(m->b, &g.reserve)};
+    struct budget g = {0};
+    g.have = ops->memory(m->b, &g.reserve);
     for (size_t i = 0; i < x->n_item; i++) {
         uint64_t *term = term_of(&g, x->item[i].kind);
         if (term)
             add(term, ops->alloc_bytes(m->b, x->item[i].len));
     }
-    if (!ops->is_reference && n_pos && n_pos < PROBE_POS)
-        n_pos = PROBE_POS;
+    if (!ops->is_reference && n_pos && n_pos < PROBE_N_TOK)
+        n_pos = PROBE_N_TOK; /* the gate's session, which is freed before the user's */
     g.n_pos = n_pos == 0 || n_pos > m->n_ctx ? m->n_ctx : n_pos;
     g.work = forward_bytes(m, SESSION_STEP, g.n_pos);
     int rc = forward_kv_bytes(m, g.n_pos, &g.kv, e);

@@ -7,8 +7,9 @@
  *
  * Matrices count by their quantised bytes (the raw twin's, where that is bound), small tensors by
  * the f32 values the pass has of them. So a .gguf and every .apr made of it, of any profile, mounted
- * or copied, have one digest; any other weight, shape, type or hyperparameter gives another. What
- * the pass does not read (names, tokenizer, padding) does not count. */
+ * or copied, have one digest; any other weight, shape, type or hyperparameter gives another, and so
+ * does a context that binds the other factors of a longrope model. What the pass does not read (the
+ * model's name, the vocabulary's texts, padding) does not count. */
 #ifndef APRFS_INFER_DIGEST_H
 #define APRFS_INFER_DIGEST_H
 

@@ -74,21 +74,16 @@ static int choose_ids(struct check *c, const struct tokenizer *tok, struct err *
     return rc;
 }
 
-/* Which of a longrope model's two tables is in use hangs on the context: part of the route, as the
- * digest knows only the file. */
 static int make_key(struct check *c, struct err *e)
 {
-    const struct arch_config *a = &c->m->c;
-    bool lengthened = a->scaling == ARCH_SCALING_LONGROPE && c->m->n_ctx > a->scaling_orig_ctx;
     uint8_t le[4 * PROBE_N_TOK], sum[EVP_MAX_MD_SIZE];
     for (uint32_t i = 0; i < c->n; i++)
         for (int j = 0; j < 4; j++)
             le[4 * i + (uint32_t)j] = (uint8_t)((uint32_t)c->id[i] >> 8 * j);
     if (EVP_Digest(le, 4 * (size_t)c->n, sum, NULL, EVP_sha256(), NULL) != 1)
         return err_set(e, -EIO, "SHA-256 failed");
-    snprintf(c->route, sizeof c->route, "backend %s, activations f32, KV f32, %s, rope %s",
-             c->m->b->ops->name, c->opt->no_graph ? "op by op" : "graph",
-             lengthened ? "long" : "as trained");
+    snprintf(c->route, sizeof c->route, "backend %s, activations f32, KV f32, %s",
+             c->m->b->ops->name, c->opt->no_graph ? "op by op" : "graph");
     c->key = (struct verdict_key){.device = c->out->device,
                                   .route = c->route,
                                   .build = c->build,

@@ -11,9 +11,11 @@
 
 static char *dir;
 
-static int path_digest(const char *path, uint8_t out[DIGEST_SIZE], struct err *e)
+static int path_digest_ctx(const char *path, uint32_t n_ctx, uint8_t out[DIGEST_SIZE],
+                           struct err *e)
 {
     const struct backend_options bo = {.n_thread = 1};
+    const struct model_options mo = {.n_ctx = n_ctx};
     struct model_file *file = NULL;
     struct backend *b = NULL;
     struct model *m = NULL;
@@ -21,13 +23,18 @@ static int path_digest(const char *path, uint8_t out[DIGEST_SIZE], struct err *e
     if (rc == 0)
         rc = backend_open(&b, "cpu", &bo, e);
     if (rc == 0)
-        rc = model_open(&m, model_file_apr(file), b, NULL, e);
+        rc = model_open(&m, model_file_apr(file), b, &mo, e);
     if (rc == 0)
         memcpy(out, m->digest, DIGEST_SIZE);
     model_close(m);
     backend_close(b);
     model_file_close(file);
     return rc;
+}
+
+static int path_digest(const char *path, uint8_t out[DIGEST_SIZE], struct err *e)
+{
+    return path_digest_ctx(path, 0, out, e);
 }
 
 static void build_digest(struct gguf_build *b, uint8_t out[DIGEST_SIZE])
@@ -247,6 +254,75 @@ static void digest_changes_with_what_the_pass_reads(void **state)
     }
 }
 
+/* A longrope file holds two models: which factors are bound hangs on the context, and a verdict on one
+ * must not be found for the other, were all their values the same. */
+static void digest_tells_which_longrope_factors_are_bound(void **state)
+{
+    (void)state;
+    char *path = path_join(dir, "longrope.gguf");
+    struct gguf_build *b = tiny_model("llama");
+    const uint64_t n = 32; /* n_rot / 2 */
+    float factor[32];
+    uint8_t as_trained[DIGEST_SIZE], got[DIGEST_SIZE];
+    struct err e = {0};
+    for (int i = 0; i < 32; i++)
+        factor[i] = 1 + (float)i / 8;
+    gguf_build_str(b, "llama.rope.scaling.type", "longrope");
+    gguf_build_u32(b, "llama.rope.scaling.original_context_length", 128);
+    gguf_build_tensor_remove(b, "rope_freqs.weight");
+    gguf_build_tensor(b, "rope_factors_short.weight", QUANT_F32, 1, &n, factor);
+    gguf_build_tensor(b, "rope_factors_long.weight", QUANT_F32, 1, &n, factor);
+    gguf_build_file(b, path);
+    gguf_build_free(b);
+    if (path_digest_ctx(path, 128, as_trained, &e) < 0)
+        fail_msg("%s", e.msg);
+    assert_int_equal(path_digest_ctx(path, 64, got, &e), 0);
+    assert_memory_equal(got, as_trained, sizeof got);
+    assert_int_equal(path_digest_ctx(path, 129, got, &e), 0);
+    assert_memory_not_equal(got, as_trained, sizeof got);
+    free(path);
+}
+
+/* Where the index of an .apr has a tensor's offset: behind its name, type, rank and dimensions. */
+static uint8_t *index_offset(uint8_t *file, size_t len, const char *name)
+{
+    size_t n = strlen(name);
+    for (uint8_t *p = file + 64; (p = memmem(p, (size_t)(file + len - p), name, n)); p++)
+        if (p[-2] == n && p[-1] == 0) /* the length before it: no mention in the metadata */
+            return p + n + 2 + (size_t)8 * p[n + 1];
+    fail_msg("'%s' is not in the index", name);
+    return NULL;
+}
+
+/* An index may give one tensor the bytes of another. Whose bytes they are counts, although the list of
+ * distinct bytes is the same. */
+static void digest_tells_whose_bytes_a_tensor_has(void **state)
+{
+    (void)state;
+    static const char *const whose[] = {"blk.0.ffn_up.weight", "blk.0.ffn_gate.weight"};
+    uint8_t got[2][DIGEST_SIZE];
+    struct gguf_build_opt o = gguf_build_defaults("llama");
+    struct gguf_build *b = gguf_build_llama_like("llama", &o);
+    char *gguf_path = path_join(dir, "whose.gguf");
+    gguf_build_file(b, gguf_path);
+    gguf_build_free(b);
+    for (int i = 0; i < 2; i++) {
+        char *path = convert(gguf_path, VAPR_NATIVE);
+        size_t len;
+        uint8_t *file = file_read(path, &len);
+        memcpy(index_offset(file, len, "blk.1.ffn_up.weight"), index_offset(file, len, whose[i]),
+               8);
+        file_write(path, file, len);
+        struct err e = {0};
+        if (path_digest(path, got[i], &e) < 0)
+            fail_msg("%s", e.msg);
+        free(file);
+        free(path);
+    }
+    assert_memory_not_equal(got[0], got[1], DIGEST_SIZE);
+    free(gguf_path);
+}
+
 /* --- what comes with the file ----------------------------------------------------------------- */
 
 /* A footer covers every byte: those of tensors, which are read anyway, and those that no pass reads
@@ -293,6 +369,8 @@ int main(void)
         cmocka_unit_test(digest_is_the_same_in_every_form),
         cmocka_unit_test(digest_of_real_smollm2_is_the_same_in_every_profile),
         cmocka_unit_test(digest_changes_with_what_the_pass_reads),
+        cmocka_unit_test(digest_tells_which_longrope_factors_are_bound),
+        cmocka_unit_test(digest_tells_whose_bytes_a_tensor_has),
         cmocka_unit_test(footer_must_agree_with_every_byte),
     };
     dir = temp_dir();
