@@ -246,6 +246,7 @@ check-long: ## all real models and the full counts: hours
 	@command -v clang >/dev/null || { echo 'check-long: fuzzing needs clang (apt-get install clang)' >&2; exit 1; }
 	scripts/fetch_models all
 	LONG=1 scripts/check_all debug asan tsan
+	scripts/check_gpu_long
 	$(MAKE) mutate
 	$(MAKE) fuzz FUZZ_SECONDS=600
 
