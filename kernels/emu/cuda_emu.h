@@ -11,7 +11,8 @@
  *   EMU_MEM=n        bytes of device memory (default 16 GiB)
  *   EMU_BAD_COPY=n   copies of n bytes or more reach the device with one bit wrong
  *   EMU_HOST_GUARD=1 device memory is unreadable while host code runs
- *   EMU_THREADS=n    OS threads that blocks are dealt to (default 1; hooks and ASan: always 1) */
+ *   EMU_THREADS=n    OS threads that blocks are dealt to (default 1; with EMU_SEED, hooks or
+ *                    ASan: always 1) */
 #ifndef APRFS_KERNELS_EMU_CUDA_EMU_H
 #define APRFS_KERNELS_EMU_CUDA_EMU_H
 
