@@ -162,6 +162,26 @@ static int inactive_source_lane()
     return expect(y, 32, 1);
 }
 
+/* Even and odd lanes meet among themselves, at two places, while the others wait at theirs. */
+static __global__ void two_groups_kernel(float *y, unsigned odd_mask)
+{
+    int lane = (int)threadIdx.x;
+    float v = (float)lane;
+    if (lane % 2 == 0)
+        v = __shfl_sync(0x55555555u, v, 2);
+    else
+        v = __shfl_sync(odd_mask, v, 3);
+    y[lane] = v - (float)(2 + lane % 2) + 1;
+}
+
+static int groups_overlap()
+{
+    float *y = device_floats(32, 0);
+    cudaLaunchConfig_t cfg = shape(1, 32);
+    GPU_LAUNCH(&cfg, two_groups_kernel, y, sound ? 0xaaaaaaaau : 0xaaaaaaabu);
+    return expect(y, 32, 1);
+}
+
 static __global__ void warp_share_kernel(float *y, int sync)
 {
     SHARED(float, t, [32]);
@@ -460,6 +480,7 @@ static const struct bug {
     {"early_return", early_return, PLAIN | ASAN | HOOKS, "emu: "},
     {"divergent_shuffle", divergent_shuffle, PLAIN | ASAN | HOOKS, "emu: "},
     {"inactive_source_lane", inactive_source_lane, PLAIN | ASAN | HOOKS, ""},
+    {"groups_overlap", groups_overlap, PLAIN | ASAN | HOOKS, "emu: warp"},
     {"missing_syncwarp", missing_syncwarp, HOOKS, "emu: race"},
     {"write_behind_global", write_behind_global, PLAIN | ASAN | HOOKS, ""},
     {"read_behind_global", read_behind_global, ASAN | HOOKS, ""},
