@@ -81,9 +81,13 @@ int published_read(struct published **out, const struct source *file, struct err
     if (!text)
         return err_set(e, -ENOMEM, "no memory for published checksums");
     ssize_t n = fgetxattr(source_fd(file), ATTR, text, ATTR_MAX);
-    int rc = 0;
+    int rc = n < 0 ? -errno : 0;
     if (n > 0)
         rc = published_parse(out, text, (size_t)n, e);
+    else if (rc == -ENODATA || rc == -ENOTSUP || rc == -E2BIG)
+        rc = 0; /* E2BIG: a mount's list that no attribute can hold */
+    else if (rc < 0)
+        err_set(e, rc, ATTR ": %s", strerror(-rc));
     free(text);
     if (rc < 0)
         err_wrap(e, "%s", source_name(file));

@@ -7,7 +7,8 @@
 
 struct published;
 
-/* *out NULL: the file has none. -EUCLEAN: it has, and they are malformed. */
+/* *out NULL: the file has none. -EUCLEAN: it has, and they are malformed; or what else reading them
+ * answers: a check is not skipped because it failed. */
 int published_read(struct published **out, const struct source *file, struct err *e);
 /* The same of text[0..len). */
 int published_parse(struct published **out, const char *text, size_t len, struct err *e);

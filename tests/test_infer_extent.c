@@ -6,6 +6,7 @@
 #include "tests/support.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
@@ -339,6 +340,27 @@ static void published_crc_refuses_what_is_no_list(void **state)
     }
 }
 
+/* A file that has none is fine; one that cannot be asked is not the same. */
+static void published_crc_tells_none_from_unreadable(void **state)
+{
+    (void)state;
+    struct world w;
+    struct published *p = NULL;
+    struct source *mute = NULL;
+    struct err e = {0};
+    world_new(&w);
+    assert_int_equal(published_read(&p, w.src, &e), 0);
+    assert_null(p);
+    /* open(2): fgetxattr() on an O_PATH descriptor is EBADF */
+    int fd = open(w.path[0], O_PATH | O_CLOEXEC);
+    assert_true(fd >= 0);
+    assert_int_equal(source_from_fd(&mute, fd, "mute", &e), 0);
+    assert_int_equal(published_read(&p, mute, &e), -EBADF);
+    assert_non_null(strstr(e.msg, "mute: user.aprfs.crc32: "));
+    source_close(mute);
+    world_free(&w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -351,6 +373,7 @@ int main(void)
         cmocka_unit_test(extent_leaves_ordinary_files_alone),
         cmocka_unit_test(published_crc_must_agree),
         cmocka_unit_test(published_crc_refuses_what_is_no_list),
+        cmocka_unit_test(published_crc_tells_none_from_unreadable),
     };
     dir = temp_dir();
     int rc = cmocka_run_group_tests_name("extent", tests, NULL, NULL);
