@@ -1,6 +1,6 @@
 /* The probe on the CPU alone: a wrapped op table plays the device, computing right or making one
  * mistake, and the reference judges it. Four tiny models; 256 positions each. */
-#include "infer/probe.h"
+#include "infer/probe_internal.h"
 #include "tests/loaded.h"
 #include "tests/mutant.h"
 #include "tests/support.h"
@@ -435,6 +435,26 @@ static void probe_finds_no_layer_where_the_head_is_wrong(void **state)
     assert_int_equal(r.bad_layer, -1);
 }
 
+static void probe_names_the_layer_of_the_steepest_rise(void **state)
+{
+    (void)state;
+    static const struct {
+        double nmse[5];
+        int32_t layer;
+    } cases[] = {
+        {{0, 0, 0, 0, 0}, -1},
+        {{1e-14, 1e-13, 3e-13, 1e-12, 5e-12}, -1}, /* rounding, as it grows */
+        {{1e-14, 1e-13, 3e-13, 1e-5, 1e-4}, 3},
+        {{0.5, 0.5, 0.5, 0.5, 0.5}, 0},
+        {{0, 0, 0, 0, 2e-9}, 4},
+        {{1e-13, 2e-13, HUGE_VAL, HUGE_VAL, HUGE_VAL}, 2},
+        {{1e-12, 1e-10, 1e-8, 1e-6, 1e-4}, 1}, /* a hundredfold from there on */
+        {{1e-13, 1e-11, 2e-10, 3e-9, 0.5}, 1},  /* where it began, not where it shows most */
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+        assert_int_equal(probe_first_bad(cases[i].nmse, 5), cases[i].layer);
+}
+
 /* Logits are right, the choice on the device is not: PARITY-GATE sees nothing, F2 does, wherever a
  * user's text would go on from it: behind each chunk and each step. */
 static void probe_refuses_a_wrong_choice(void **state)
@@ -546,6 +566,7 @@ int main(void)
         cmocka_unit_test(probe_refuses_a_fault_behind_the_chunk_border),
         cmocka_unit_test(probe_refuses_what_is_no_number),
         cmocka_unit_test(probe_finds_no_layer_where_the_head_is_wrong),
+        cmocka_unit_test(probe_names_the_layer_of_the_steepest_rise),
         cmocka_unit_test(probe_refuses_a_wrong_choice),
         cmocka_unit_test(probe_of_a_failing_device_is_an_error),
         cmocka_unit_test(probe_does_not_blame_the_device_for_the_weights),
