@@ -4,8 +4,7 @@
  * One token at position 0 sees little: rotation by 0 is the identity, softmax over one key is 1, and
  * neither mask nor cache nor prefill takes part. So there are 256: a prefill in two chunks (192 and
  * 48: a chunk border, and a start that is not 0), then 16 one-token steps. What shows only further on
- * (a window longer than the probe, positions in the thousands) is the op tests' to see. Nothing here depends on
- * what the reference is computed by, as long as it is another backend. */
+ * (a window longer than the probe, positions in the thousands) is the op tests' to see. */
 #ifndef APRFS_INFER_PROBE_H
 #define APRFS_INFER_PROBE_H
 
