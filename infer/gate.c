@@ -59,8 +59,8 @@ static int identify(struct check *c, struct err *e)
     return rc < 0 ? backend_fail(b, rc, e) : 0;
 }
 
-/* The tokens to compare. Whoever asks, and with or without a tokenizer at hand, they are the same for
- * the same file: a verdict is found again. */
+/* The tokens to compare. Whoever asks, and with or without a tokenizer at hand, they are the same
+ * for the same file: a verdict is found again. */
 static int choose_ids(struct check *c, const struct tokenizer *tok, struct err *e)
 {
     struct tokenizer *own = NULL;
@@ -112,8 +112,8 @@ static void keep_verdict(struct check *c)
     }
 }
 
-/* The reference, with room left for the rows to compare: the model's own check of memory then counts
- * everything. */
+/* The reference, with room left for the rows to compare: the model's own check of memory then
+ * counts everything. */
 static int open_reference(struct check *c, struct backend **b, struct model **ref, struct err *e)
 {
     uint64_t have = c->opt->mem_limit ? c->opt->mem_limit : memory_available("");

@@ -21,8 +21,8 @@ struct gate_options {
     bool no_graph;      /* as the user's sessions will be: part of the route */
     int n_thread;       /* of the reference; 0: the CPUs this process may run on */
     uint64_t mem_limit; /* host bytes to be taken for all there are; 0: what the machine has */
-    /* May be NULL. "reference": the CPU reference is being loaded (done, total 0); "gate": positions
-     * compared. */
+    /* May be NULL. "reference": the CPU reference is being loaded (done, total 0); "gate":
+     * positions compared. */
     void (*progress)(void *ctx, const char *phase, uint32_t done, uint32_t total);
     void *ctx;
 };
@@ -40,8 +40,8 @@ struct gate {
  * memory for the whole model once more.
  *
  * 0 with out->state. -EDOM: refused; the message names gate, metric, position and layer, out->probe
- * holds all that was measured. -EINVAL: SKIP_PARITY_GATE is neither 0, 1 nor empty, or 1 with force.
- * -ERANGE, -ENOMEM: no room for the reference. -EUCLEAN: the file changed in between. */
+ * holds all that was measured. -EINVAL: SKIP_PARITY_GATE is neither 0, 1 nor empty, or 1 with
+ * force. -ERANGE, -ENOMEM: no room for the reference. -EUCLEAN: the file changed in between. */
 int gate_check(struct gate *out, const struct model *m, const struct apr *apr,
                const struct tokenizer *tok, const struct gate_options *opt, struct err *e);
 

@@ -8,17 +8,17 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The limits of a device that computes in f32 as the reference does. Measured through the emulation:
- * all 0, every bit equal. On a GPU exp, tanh, sin and cos may differ in the last bits: about 1e-14 of
- * NMSE an operation.
+/* The limits of a device that computes in f32 as the reference does. Measured through the
+ * emulation: all 0, every bit equal. On a GPU exp, tanh, sin and cos may differ in the last bits:
+ * about 1e-14 of NMSE an operation.
  *
  * NMSE: issue of the CUDA backend, "logits within NMSE 1e-6 of the CPU reference".
  * Cosine: what that NMSE leaves of it: |a - r|^2 <= eps |r|^2 has sin^2(angle) <= eps, so
  *   cos >= sqrt(1 - 1e-6), and 1 - cos <= 5.0e-7.
- * KL: a GELU taken from an f16 table alone, which is no f32 route any more, is 5e-5 nats (engine.md,
- *   section 8, measured on Gemma); a fiftieth of that.
- * Greedy: the NMSE limit lets each logit err by sqrt(1e-6) of their spread, and two of them stand in
- *   a comparison. A different token is refused where the reference holds it for worse by more. */
+ * KL: a GELU taken from an f16 table alone, which is no f32 route any more, is 5e-5 nats
+ *   (engine.md, section 8, measured on Gemma); a fiftieth of that.
+ * Greedy: the NMSE limit lets each logit err by sqrt(1e-6) of their spread, and two of them stand
+ *   in a comparison. A different token is refused where the reference holds it for worse by more. */
 static const struct {
     const char *name;
     double limit;

@@ -1,10 +1,11 @@
 /* The probe: does a device compute what the CPU reference computes? Both run the same fixed tokens
  * along the routes a user gets; the logits of every position are compared, and the worst decides.
  *
- * One token at position 0 sees little: rotation by 0 is the identity, softmax over one key is 1, and
- * neither mask nor cache nor prefill takes part. So there are 256: a prefill in two chunks (192 and
- * 48: a chunk border, and a start that is not 0), then 16 one-token steps. What shows only further on
- * (a window longer than the probe, positions in the thousands) is the op tests' to see. */
+ * One token at position 0 sees little: rotation by 0 is the identity, softmax over one key is 1,
+ * and neither mask nor cache nor prefill takes part. So there are 256: a prefill in two chunks (192
+ * and 48: a chunk border, and a start that is not 0), then 16 one-token steps. What shows only
+ * further on (a window longer than the probe, positions in the thousands) is the op tests' to see.
+ */
 #ifndef APRFS_INFER_PROBE_H
 #define APRFS_INFER_PROBE_H
 
@@ -13,7 +14,8 @@
 
 #define PROBE_N_TOK 256
 
-/* What is measured at each position; of each, larger is worse, and more than the limit is refused. */
+/* What is measured at each position; of each, larger is worse, and more than the limit is refused.
+ */
 enum probe_metric {
     PROBE_FINITE, /* 1 where a logit is no number */
     PROBE_NMSE,   /* sum (a - r)^2 / sum r^2, r the reference's logits, a the device's */
@@ -77,8 +79,8 @@ bool probe_gate_passed(const struct probe_result *r, enum probe_gate g);
 double probe_limit(enum probe_metric m);
 const char *probe_metric_name(enum probe_metric m);
 
-/* "PARITY-GATE: passed: 256 positions, worst NMSE 3e-13 at 187, ..." or "F2: refused: ...": what one
- * gate found, without a newline; cut to n bytes. */
+/* "PARITY-GATE: passed: 256 positions, worst NMSE 3e-13 at 187, ..." or "F2: refused: ...": what
+ * one gate found, without a newline; cut to n bytes. */
 void probe_line(const struct probe_result *r, enum probe_gate g, char *buf, size_t n);
 
 #endif

@@ -18,9 +18,8 @@ double probe_nmse(const float *a, const float *r, size_t n);
 /* The first bad layer by its residuals' NMSE, or PROBE_LAYER_NONE. */
 int32_t probe_first_bad(const double *nmse, uint32_t n_layer);
 
-/* Runs both again, up to position pos, and compares the residuals after each layer, there and at the
- * other positions of the same step: fills
- * r->bad_layer and r->bad_residual. */
+/* Runs both again, up to position pos, and compares the residuals after each layer, there and at
+ * the other positions of the same step: fills r->bad_layer and r->bad_residual. */
 void probe_find_layer(struct probe_result *r, const struct model *dut, const struct model *ref,
                       const int32_t *id, uint32_t pos);
 

@@ -5,9 +5,9 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
-/* Prose and code by turns, numbers, quotes, indentation and a few letters beyond ASCII: 256 tokens of
- * it (some 900 to 1,100 bytes by the vocabularies of the families here) reach both. Changing a byte
- * makes every kept verdict one of another probe. */
+/* Prose and code by turns, numbers, quotes, indentation and a few letters beyond ASCII. 256 tokens
+ * are its first 850 to 884 bytes (SmolLM2, Qwen2.5, Gemma 3), all of it 371 to 405 tokens: prose, C
+ * and prose again. Changing a byte makes every kept verdict one of another probe. */
 static const char text[] =
     "The ferry left at 7:45, a little late, because the pilot was waiting for a letter from "
     "Malm\xc3\xb6. It came in a blue envelope: \"Do not open before the lighthouse,\" said the "
@@ -42,8 +42,8 @@ struct probe_split probe_split(uint32_t n)
     return s;
 }
 
-/* Spread over the vocabulary, each below n_vocab: multiples of 2^32 / golden ratio (Knuth, TAOCP 6.4),
- * scaled down. */
+/* Spread over the vocabulary, each below n_vocab: multiples of 2^32 / golden ratio (Knuth,
+ * TAOCP 6.4), scaled down. */
 static void fixed_ids(int32_t *id, uint32_t n, uint32_t n_vocab)
 {
     for (uint32_t i = 0; i < n; i++) {

@@ -92,8 +92,9 @@ static int name_of(const struct text *key, char name[65], struct err *e)
 
 /* --- the folder ---------------------------------------------------------------------------- */
 
-/* Opens dir's folder name (made where it lacks, if make), which must be ours alone to write: who can
- * put files there can put verdicts there. follow: the user's own choice of a place may be a link. */
+/* Opens dir's folder name (made where it lacks, if make), which must be ours alone to write: who
+ * can put files there can put verdicts there. follow: the user's own choice of a place may be a
+ * link. */
 static int open_ours(int dir, const char *name, bool make, bool follow, struct err *e)
 {
     struct stat st;

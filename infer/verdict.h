@@ -1,8 +1,8 @@
-/* Verdicts of the gate that outlive the process: a device that computed a model right need not prove
- * it at every start. One small text file each, in $XDG_CACHE_HOME/aprd/verdicts (~/.cache where that
- * is not set), named by the SHA-256 of its key; the key's parts stand in the file again and must
- * match to the byte. Only passes are kept. Files are hostile input: anything not exactly as written
- * here is no verdict. */
+/* Verdicts of the gate that outlive the process: a device that computed a model right need not
+ * prove it at every start. One small text file each, in $XDG_CACHE_HOME/aprd/verdicts (~/.cache
+ * where that is not set), named by the SHA-256 of its key; the key's parts stand in the file again
+ * and must match to the byte. Only passes are kept. Files are hostile input: anything not exactly
+ * as written here is no verdict. */
 #ifndef APRFS_INFER_VERDICT_H
 #define APRFS_INFER_VERDICT_H
 
@@ -17,9 +17,9 @@ struct verdict_key {
     size_t build_len;
 };
 
-/* 0: found, and r says what was measured. -ENOENT: none is kept. Else there is something that is not
- * to be believed or not to be read, and e says what: -EUCLEAN, -EPERM (another user's), -EINVAL (the
- * key lacks a part: nothing can be kept under it), -ENOTDIR, ... */
+/* 0: found, and r says what was measured. -ENOENT: none is kept. Else there is something that is
+ * not to be believed or not to be read, and e says what: -EUCLEAN, -EPERM (another user's), -EINVAL
+ * (the key lacks a part: nothing can be kept under it), -ENOTDIR, ... */
 int verdict_load(const struct verdict_key *k, struct probe_result *r, struct err *e);
 
 /* Keeps a pass; -EINVAL for anything else. The folders are made where they lack, mode 0700. */

@@ -35,8 +35,8 @@ static struct gate ask(const char *family, enum mutant which, uint32_t n_ctx, bo
     return out;
 }
 
-/* 32 positions: 24, 6, and 2 steps, of which the last is a replay. tests/test_infer_probe.c has more
- * mistakes, at full length, without a device. */
+/* 32 positions: 24, 6, and 2 steps, of which the last is a replay. tests/test_infer_probe.c has
+ * more mistakes, at full length, without a device. */
 static struct probe_result refused(const char *family, enum mutant which)
 {
     struct err e = {0};
@@ -101,7 +101,8 @@ static void gpu_gate_refuses_a_wrong_choice(void **state)
     assert_int_equal(r.metric[PROBE_GREEDY].first_bad, 23);
 }
 
-/* The step at 30 is queued, the one at 31 recorded and replayed (forward.h). Op by op, all is well. */
+/* The step at 30 is queued, the one at 31 recorded and replayed (forward.h). Op by op, all is well.
+ */
 static void gpu_gate_refuses_a_graph_that_does_nothing(void **state)
 {
     NEED_GPU();

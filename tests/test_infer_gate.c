@@ -1,5 +1,6 @@
-/* The gate: what it lets through, remembers, skips and refuses. The device is the CPU behind a wrapped
- * op table (tests/mutant.h), so all of it runs without a GPU; tests/test_gpu_gate.c has the rest. */
+/* The gate: what it lets through, remembers, skips and refuses. The device is the CPU behind a
+ * wrapped op table (tests/mutant.h), so all of it runs without a GPU; tests/test_gpu_gate.c has the
+ * rest. */
 #include "infer/gate.h"
 #include "tests/loaded.h"
 #include "tests/mutant.h"

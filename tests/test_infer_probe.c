@@ -219,8 +219,8 @@ static void probe_measures_kl_and_nmse(void **state)
     assert_int_equal(r.bad_layer, -1); /* the head alone differs */
 }
 
-/* r = (3, 4), a = (4, 3): cosine 24/25, NMSE 2/25. a takes 0, which r has 1 below its best; r's spread
- * over n logits: mean 7/n, variance 25/n - 49/n^2. */
+/* r = (3, 4), a = (4, 3): cosine 24/25, NMSE 2/25. a takes 0, which r has 1 below its best; r's
+ * spread over n logits: mean 7/n, variance 25/n - 49/n^2. */
 static void probe_measures_cosine_and_lag(void **state)
 {
     (void)state;
@@ -262,7 +262,8 @@ static void probe_lets_ties_turn(void **state)
     assert_int_equal(r.metric[PROBE_GREEDY].n_bad, 16);
 }
 
-/* 1 + 2^-10 times every logit is NMSE 2^-20, under the limit of 1e-6; 1 + 2^-9 is 2^-18, over it. */
+/* 1 + 2^-10 times every logit is NMSE 2^-20, under the limit of 1e-6; 1 + 2^-9 is 2^-18, over it.
+ */
 static void times_1024th(float *row, uint32_t n)
 {
     for (uint32_t i = 0; i < n; i++)
@@ -449,7 +450,7 @@ static void probe_names_the_layer_of_the_steepest_rise(void **state)
         {{0, 0, 0, 0, 2e-9}, 4},
         {{1e-13, 2e-13, HUGE_VAL, HUGE_VAL, HUGE_VAL}, 2},
         {{1e-12, 1e-10, 1e-8, 1e-6, 1e-4}, 1}, /* a hundredfold from there on */
-        {{1e-13, 1e-11, 2e-10, 3e-9, 0.5}, 1},  /* where it began, not where it shows most */
+        {{1e-13, 1e-11, 2e-10, 3e-9, 0.5}, 1}, /* where it began, not where it shows most */
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
         assert_int_equal(probe_first_bad(cases[i].nmse, 5), cases[i].layer);

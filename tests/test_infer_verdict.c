@@ -1,5 +1,5 @@
-/* Verdicts on disk: what is kept is found again under the same key only, and nothing that somebody else
- * could have put there is believed. */
+/* Verdicts on disk: what is kept is found again under the same key only, and nothing that somebody
+ * else could have put there is believed. */
 #include "infer/build_id.h"
 #include "infer/verdict.h"
 #include "tests/support.h"
