@@ -1,5 +1,6 @@
 /* The probe on the CPU alone: a wrapped op table plays the device, computing right or making one
- * mistake, and the reference judges it. Four tiny models; 256 positions each. */
+ * mistake, and the reference judges it. Four tiny models; 256 positions where it
+ * takes them, else 64. */
 #include "infer/probe_internal.h"
 #include "tests/loaded.h"
 #include "tests/mutant.h"
@@ -45,12 +46,12 @@ static struct probe_result run(struct pair *p, enum mutant which, uint32_t n)
     return r;
 }
 
-static struct probe_result run_tiny(const char *family, enum mutant which)
+static struct probe_result run_tiny(const char *family, enum mutant which, uint32_t n)
 {
     struct pair p;
     char line[512];
-    pair_open(&p, family, 256);
-    struct probe_result r = run(&p, which, 256);
+    pair_open(&p, family, n);
+    struct probe_result r = run(&p, which, n);
     pair_close(&p);
     probe_line(&r, PROBE_PARITY, line, sizeof line);
     print_message("# %s: %s\n", family, line);
@@ -319,7 +320,7 @@ static void probe_passes_what_computes_right(void **state)
 {
     (void)state;
     for (int f = 0; f < 4; f++) {
-        struct probe_result r = run_tiny(tiny_families[f], MUTANT_NONE);
+        struct probe_result r = run_tiny(tiny_families[f], MUTANT_NONE, 256);
         assert_int_equal(r.n, 256);
         assert_int_equal(r.n_done, 256);
         assert_int_equal(r.n_equal, 256);
@@ -357,18 +358,18 @@ static void probe_refuses_rope_pairs(void **state)
 {
     (void)state;
     for (int f = 0; f < 4; f++) {
-        struct probe_result r = run_tiny(tiny_families[f], MUTANT_ROPE_PAIRS);
+        struct probe_result r = run_tiny(tiny_families[f], MUTANT_ROPE_PAIRS, 64);
         assert_int_equal(probe_refused(&r), PROBE_NMSE);
         assert_int_equal(r.metric[PROBE_NMSE].first_bad, 1);
         assert_int_equal(r.bad_layer, 0);
-        assert_int_equal(r.n_done, 256);
+        assert_int_equal(r.n_done, 64);
     }
 }
 
 static void probe_refuses_norms_without_epsilon(void **state)
 {
     (void)state;
-    struct probe_result r = run_tiny("llama", MUTANT_NO_EPS);
+    struct probe_result r = run_tiny("llama", MUTANT_NO_EPS, 64);
     assert_int_equal(probe_refused(&r), PROBE_NMSE);
     assert_int_equal(r.bad_layer, 0);
 }
@@ -377,7 +378,7 @@ static void probe_refuses_swapped_rows(void **state)
 {
     (void)state;
     for (int f = 0; f < 4; f++) {
-        struct probe_result r = run_tiny(tiny_families[f], MUTANT_SWAPPED_ROWS);
+        struct probe_result r = run_tiny(tiny_families[f], MUTANT_SWAPPED_ROWS, 64);
         assert_int_equal(probe_refused(&r), PROBE_NMSE);
         assert_int_equal(r.metric[PROBE_NMSE].first_bad, 0);
         assert_int_equal(r.bad_layer, 1);
@@ -387,7 +388,7 @@ static void probe_refuses_swapped_rows(void **state)
 static void probe_refuses_a_lost_bias(void **state)
 {
     (void)state;
-    struct probe_result r = run_tiny("qwen2", MUTANT_NO_BIAS);
+    struct probe_result r = run_tiny("qwen2", MUTANT_NO_BIAS, 64);
     assert_int_equal(probe_refused(&r), PROBE_NMSE);
     assert_int_equal(r.metric[PROBE_NMSE].first_bad, 1); /* at 0 one key takes all, whatever q is */
     assert_int_equal(r.bad_layer, 1);
@@ -397,7 +398,7 @@ static void probe_refuses_a_lost_bias(void **state)
 static void probe_refuses_a_wide_window(void **state)
 {
     (void)state;
-    struct probe_result r = run_tiny("gemma3", MUTANT_WIDE_WINDOW);
+    struct probe_result r = run_tiny("gemma3", MUTANT_WIDE_WINDOW, 64);
     assert_int_equal(probe_refused(&r), PROBE_NMSE);
     assert_int_equal(r.metric[PROBE_NMSE].first_bad, 8);
     assert_int_equal(r.bad_layer, 0);
@@ -406,7 +407,7 @@ static void probe_refuses_a_wide_window(void **state)
 static void probe_refuses_a_fault_behind_the_chunk_border(void **state)
 {
     (void)state;
-    struct probe_result r = run_tiny("llama", MUTANT_CHUNK_BORDER);
+    struct probe_result r = run_tiny("llama", MUTANT_CHUNK_BORDER, 256);
     assert_int_equal(probe_refused(&r), PROBE_NMSE);
     assert_int_equal(r.metric[PROBE_NMSE].first_bad, 192);
     assert_int_equal(r.bad_layer, 0);
@@ -415,14 +416,14 @@ static void probe_refuses_a_fault_behind_the_chunk_border(void **state)
 static void probe_refuses_what_is_no_number(void **state)
 {
     (void)state;
-    struct probe_result r = run_tiny("qwen3", MUTANT_NAN);
+    struct probe_result r = run_tiny("qwen3", MUTANT_NAN, 64);
     assert_int_equal(probe_refused(&r), PROBE_FINITE);
     assert_int_equal(r.metric[PROBE_FINITE].pos, MUTANT_NAN_POS);
     assert_int_equal(r.n_done, MUTANT_NAN_POS);
     assert_int_equal(r.bad_layer, 1);
     assert_false(probe_gate_passed(&r, PROBE_PARITY));
     assert_false(probe_gate_passed(&r, PROBE_F2)); /* it did not come to its end */
-    r = run_tiny("qwen3", MUTANT_NAN_LATE);
+    r = run_tiny("qwen3", MUTANT_NAN_LATE, 256);
     assert_int_equal(probe_refused(&r), PROBE_FINITE);
     assert_int_equal(r.metric[PROBE_FINITE].pos, 240);
     assert_int_equal(r.bad_layer, 0);
@@ -431,7 +432,7 @@ static void probe_refuses_what_is_no_number(void **state)
 static void probe_finds_no_layer_where_the_head_is_wrong(void **state)
 {
     (void)state;
-    struct probe_result r = run_tiny("gemma3", MUTANT_NO_SOFTCAP);
+    struct probe_result r = run_tiny("gemma3", MUTANT_NO_SOFTCAP, 64);
     assert_int_equal(probe_refused(&r), PROBE_NMSE);
     assert_int_equal(r.bad_layer, -1);
 }
@@ -461,7 +462,7 @@ static void probe_names_the_layer_of_the_steepest_rise(void **state)
 static void probe_refuses_a_wrong_choice(void **state)
 {
     (void)state;
-    struct probe_result r = run_tiny("llama", MUTANT_ARGMAX);
+    struct probe_result r = run_tiny("llama", MUTANT_ARGMAX, 256);
     assert_true(probe_gate_passed(&r, PROBE_PARITY));
     assert_false(probe_gate_passed(&r, PROBE_F2));
     assert_int_equal(probe_refused(&r), PROBE_GREEDY);
