@@ -39,10 +39,9 @@ struct backend_linear {
     bool bias_first;
 };
 
-/* Rotary positions as one table: angle of pair i at position p = p * omega[i]; (u, v) -> mu * (u
- * cos
- * - v sin, u sin + v cos). Pairs are (i, i + n_rot/2) if neox, else (2i, 2i+1); dimensions from
- * n_rot on pass unchanged. */
+/* Rotary positions as one table: pair i at position p turns by the angle p * omega[i], so that
+ * (u, v) becomes mu * (u cos - v sin, u sin + v cos). Pairs are (i, i + n_rot/2) if neox, else
+ * (2i, 2i+1); dimensions from n_rot on pass unchanged. */
 struct backend_rope {
     const float *omega; /* device (n_rot / 2) */
     float mu;
@@ -187,8 +186,8 @@ struct backend_options {
     uint64_t mem_limit; /* bytes to be taken for all the memory there is; 0: what the machine has */
 };
 
-/* "cpu" is the f32 reference, "gpu" its twin on a device. -ENODEV: a known backend that this build or machine lacks; -EINVAL:
- * no such name. */
+/* "cpu" is the f32 reference, "gpu" its twin on a device. -ENODEV: a known backend that this build
+ * or machine lacks; -EINVAL: no such name. */
 int backend_open(struct backend **out, const char *name, const struct backend_options *opt,
                  struct err *e);
 void backend_close(struct backend *b); /* NULL is fine */

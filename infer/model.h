@@ -68,9 +68,9 @@ struct model_options {
 /* Reads the tensors of a mounted apr from the files behind it where it can (extent.h). apr is needed
  * for this call only; b is lent for the model's life. -ENOTSUP names the feature or tensor; -EUCLEAN
  * what contradicts what, or bytes that are not those of a published checksum (published.h, footer.h);
- * -ENOENT a missing tensor or key; -ESTALE a file that changed meanwhile; -ERANGE n_ctx beyond the model's, or,
- * with every number, beyond the memory there is (budget.h): nothing has been allocated on the device
- * then, and no tensor read. */
+ * -ENOENT a missing tensor or key; -ESTALE a file that changed meanwhile; -ERANGE n_ctx beyond the
+ * model's, or, with every number, beyond the memory there is (budget.h): nothing has been allocated
+ * on the device then, and no tensor read. */
 int model_open(struct model **out, const struct apr *apr, struct backend *b,
                const struct model_options *opt, struct err *e);
 void model_close(struct model *m); /* NULL is fine */
