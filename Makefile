@@ -106,7 +106,7 @@ $(B)/aprtool: $(call obj,$(APRTOOL_SRC)) $(FORMAT_A)
 $(G)/aprd: $(call obj,$(APRD_SRC)) $(INFER_A) $(GPU_A) $(FORMAT_A)
 	@mkdir -p $(@D)
 	$(call say,LD)
-	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(FORMAT_LIBS) $(INFER_LIBS) $(GPU_LIBS)
+	$(Q)$(GPU_LD) $(LDFLAGS) -o $@ $^ $(FORMAT_LIBS) $(INFER_LIBS) $(GPU_LIBS)
 ifneq ($(filter none cuda,$(GPU)),)
 # The stamp changes with GPU, so that a build after one with another GPU puts its own aprd here.
 $(B)/aprd: $(G)/aprd $(B)/gpu.stamp
@@ -159,6 +159,8 @@ EMU_OPT := $(if $(filter emu-asan,$(GPU)),-O1 -fsanitize=address$(,)undefined -f
 EMU_OPT_CU := $(EMU_OPT) $(if $(filter emu-hooks,$(GPU)),-O1 -fsanitize=thread)
 GPU_LIBS_cuda := -L$(CUDA_HOME)/lib64 -lcudart_static -lrt -ldl -lstdc++ -lm
 GPU_LIBS := $(if $(filter none,$(GPU)),,$(or $(GPU_LIBS_$(GPU)),-lstdc++ -ldl -lm))
+# The emulation's own compiler links it: clang's UBSan has a library of its own for C++.
+GPU_LD := $(if $(filter emu%,$(GPU)),$(CXX),$(CC))
 ifeq ($(GPU),none)
 $(GPU_A): $(GPU_NONE_O)
 else
@@ -177,12 +179,12 @@ gpu_tests_bin = $(patsubst tests/%.c,$(GB)/tests/%,$(1))
 $(call gpu_tests_bin,$(TESTS_GPU)): $(GB)/tests/%: $(B)/tests/%.o $(call obj,$(TEST_SUPPORT) $(TEST_SUPPORT_INFER)) $(INFER_A) $(GPU_A) $(FORMAT_A)
 	@mkdir -p $(@D)
 	$(call say,LD)
-	$(Q)$(CC) $(LDFLAGS) -o $@ $^ -lcmocka $(FORMAT_LIBS) $(INFER_LIBS) $(GPU_LIBS)
+	$(Q)$(GPU_LD) $(LDFLAGS) -o $@ $^ -lcmocka $(FORMAT_LIBS) $(INFER_LIBS) $(GPU_LIBS)
 # Tests that hold kernels of their own; the seeded bugs are the emulation's to find.
 CU_TESTS := $(if $(filter none,$(GPU)),,$(G)/tests/ptx_conf $(if $(filter cuda,$(GPU)),,$(G)/tests/emu_bugs))
 $(G)/tests/ptx_conf $(G)/tests/emu_bugs: %: %.o $(GPU_A)
 	$(call say,LD)
-	$(Q)$(CC) $(if $(filter emu-asan,$(GPU)),$(EMU_OPT)) -pthread -o $@ $^ $(GPU_LIBS)
+	$(Q)$(GPU_LD) $(if $(filter emu-asan,$(GPU)),$(EMU_OPT)) -pthread -o $@ $^ $(GPU_LIBS)
 
 # Without a GPU, real or emulated, test_infer_no_gpu says all there is to say.
 TESTS := $(call tests_bin,$(TESTS_FORMAT) $(TESTS_FS) $(TESTS_INFER)) $(if $(filter none,$(GPU)),,$(call gpu_tests_bin,$(TESTS_GPU)))

@@ -29,6 +29,16 @@
 
 #define EMU_EXIT 86
 
+/* What gcc says by a macro, clang says by a feature. */
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer) && !defined(__SANITIZE_ADDRESS__)
+#define __SANITIZE_ADDRESS__ 1
+#endif
+#if __has_feature(thread_sanitizer) && !defined(__SANITIZE_THREAD__)
+#define __SANITIZE_THREAD__ 1
+#endif
+#endif
+
 #define __global__
 #define __device__
 #define __host__

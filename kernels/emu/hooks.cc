@@ -365,6 +365,9 @@ void __tsan_func_exit(void)
 void __tsan_vptr_update(void *, void *)
 {
 }
+void __tsan_vptr_read(void *)
+{
+}
 /* Atomics: emu_atomic() has told what they are; here they only happen. */
 #define ATOMIC(bits, T)                                                                            \
     T __tsan_atomic##bits##_load(const volatile T *p, int)                                         \
@@ -399,6 +402,13 @@ void __tsan_vptr_update(void *, void *)
     int __tsan_atomic##bits##_compare_exchange_weak(volatile T *p, T *want, T v, int a, int b)     \
     {                                                                                              \
         return __tsan_atomic##bits##_compare_exchange_strong(p, want, v, a, b);                    \
+    }                                                                                              \
+    T __tsan_atomic##bits##_compare_exchange_val(volatile T *p, T want, T v, int, int)             \
+    {                                                                                              \
+        T old = *p;                                                                                \
+        if (old == want)                                                                           \
+            *p = v;                                                                                \
+        return old;                                                                                \
     }
 ATOMIC(32, uint32_t)
 ATOMIC(64, uint64_t)
