@@ -441,7 +441,9 @@ int gpu_backend_open(struct backend **out, const struct backend_options *opt, st
     int rc = gpu_stream_new(&g->s);
     if (rc < 0) {
         free(g);
-        return err_set(e, rc, "%s: %s", rc == -ENODEV ? "no GPU" : "gpu", gpu_last_error());
+        return rc == -ENODEV
+                   ? err_set(e, rc, "no GPU: %s", gpu_last_error())
+                   : err_set(e, rc, "gpu: %s; --device cpu does without", gpu_last_error());
     }
     *out = &g->b;
     return 0;

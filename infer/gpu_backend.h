@@ -4,7 +4,8 @@
 
 #include "infer/backend.h"
 
-/* -ENODEV where this build or machine has no GPU; "no GPU: " and the reason. */
+/* -ENODEV where this build or machine has no GPU; "no GPU: " and the reason. Anything else, -EIO
+ * mostly: there is a GPU or a driver, and it fails. */
 int gpu_backend_open(struct backend **out, const struct backend_options *opt, struct err *e);
 
 #endif

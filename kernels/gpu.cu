@@ -44,20 +44,24 @@ int gpu_launched(const char *op)
     return told(cudaGetLastError(), op);
 }
 
-/* -ENODEV, and what is missing: CUDA calls an absent driver too old. */
+/* -ENODEV, and what is missing: CUDA calls an absent driver too old. A driver that is there and fails
+ * is -EIO: a GPU may well be behind it, and nobody is to take its failure for its absence. */
 static int no_device(cudaError_t e)
 {
     int driver = 0, runtime = 0;
     cudaGetLastError();
+    if (e == cudaSuccess || e == cudaErrorNoDevice)
+        return gpu_fail(-ENODEV, "no CUDA device: %s",
+                        e != cudaSuccess ? cudaGetErrorString(e) : "the driver shows none");
     if (e == cudaErrorInsufficientDriver && cudaDriverGetVersion(&driver) == cudaSuccess &&
         cudaRuntimeGetVersion(&runtime) == cudaSuccess) {
         if (driver == 0)
             return gpu_fail(-ENODEV, "no CUDA device: no NVIDIA driver is loaded");
-        return gpu_fail(-ENODEV, "no CUDA device: the driver is for CUDA %d.%d, needed is %d.%d",
-                        driver / 1000, driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10);
+        return gpu_fail(-EIO, "the driver is for CUDA %d.%d, needed is %d.%d", driver / 1000,
+                        driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10);
     }
-    return gpu_fail(-ENODEV, "no CUDA device: %s",
-                    e != cudaSuccess ? cudaGetErrorString(e) : "the driver shows none");
+    return gpu_fail(-EIO, "the driver cannot show its devices: %s (%s)", cudaGetErrorString(e),
+                    cudaGetErrorName(e));
 }
 
 int gpu_device_info(struct gpu_info *out)

@@ -6,8 +6,9 @@
  * thread at a time; gpu_last_error() is the calling thread's.
  *
  * Returns are 0 or: -ENODEV no device or no driver, -ENOMEM device memory, -EINVAL the caller's
- * slip, -EIO anything the device or the driver refused. What is queued fails late: such an error
- * comes from the next call that waits, and the stream is of no more use. */
+ * slip, -EIO anything the device or the driver refused, a driver that fails or is too old included.
+ * What is queued fails late: such an error comes from the next call that waits, and the stream is of
+ * no more use. */
 #ifndef APRFS_KERNELS_GPU_H
 #define APRFS_KERNELS_GPU_H
 

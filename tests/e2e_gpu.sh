@@ -135,6 +135,8 @@ if $emulated; then
         rm -rf "$XDG_CACHE_HOME"
         with EMU_BAD_COPY=1025 1 run --device $dev "$L" x && silent && err 'PARITY-GATE: refused: .*position [0-9]+.*layer' &&
             err -- '--device cpu' && ! err '^aprd: device'; ok "gate_refuses_a_device_that_is_wrong_$dev"
+        with EMU_DEVICES=broken 1 run --device $dev "$L" x && silent && err 'gpu: the driver cannot show its devices: ' &&
+            err -- '--device cpu' && ! err '^aprd: device'; ok "gpu_whose_driver_fails_is_an_error_$dev"
     done
     with EMU_BAD_COPY=1025 1 verify "$L" && out '^PARITY-GATE: refused: ' && err 'PARITY-GATE: refused'; ok verify_refuses
     with EMU_BAD_COPY=1025 1 verify --json "$L" && json 'd["verdict"] == "refused" and not d["gates"][0]["passed"]
@@ -145,7 +147,7 @@ if $emulated; then
     with EMU_DEVICES=0 1 run --device gpu "$L" x && silent && err 'no GPU: no CUDA device'; ok gpu_without_a_device_is_an_error
     with EMU_DEVICES=0 1 verify "$L" && silent && err 'no GPU: no CUDA device'; ok verify_without_a_device_is_an_error
 else
-    for name in {gpu_too_small_is_an_error_with_numbers,gpu_too_small_leaves_the_cpu,gate_refuses_a_device_that_is_wrong}_{auto,gpu} \
+    for name in {gpu_too_small_is_an_error_with_numbers,gpu_too_small_leaves_the_cpu,gate_refuses_a_device_that_is_wrong,gpu_whose_driver_fails_is_an_error}_{auto,gpu} \
         verify_refuses verify_refuses_in_json refusals_are_not_kept auto_without_a_device_takes_the_cpu_and_says_so \
         gpu_without_a_device_is_an_error verify_without_a_device_is_an_error; do
         skip "$name" 'a device that lacks memory, is wrong or is absent is played by the emulation (make check-emu)'

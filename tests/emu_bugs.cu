@@ -200,6 +200,26 @@ static int missing_syncwarp()
     return expect(y, 32, 1);
 }
 
+/* A shuffle brings lanes together and orders no memory. */
+static __global__ void shuffle_share_kernel(float *y, int sync)
+{
+    SHARED(float, t, [32]);
+    int i = (int)threadIdx.x;
+    t[i] = 1;
+    int before = __shfl_sync(0xffffffffu, i, i ? i - 1 : 0);
+    if (sync)
+        __syncwarp();
+    y[i] = t[before];
+}
+
+static int shuffle_for_syncwarp()
+{
+    float *y = device_floats(32, 0);
+    cudaLaunchConfig_t cfg = shape(1, 32);
+    GPU_LAUNCH(&cfg, shuffle_share_kernel, y, (int)sound);
+    return expect(y, 32, 1);
+}
+
 /* --- memory ----------------------------------------------------------------------------------- */
 
 static __global__ void fill_kernel(float *y, int n, float v)
@@ -391,6 +411,28 @@ static int too_much_shared()
     return GPU_LAUNCH(&cfg, fill_kernel, y, 32, 1.0f) == cudaSuccess ? expect(y, 32, 1) : WRONG;
 }
 
+/* 48 KiB are for both kinds together, as long as nobody asked for more. */
+static __global__ void both_shared_kernel(float *y)
+{
+    SHARED(float, t, [5 << 10]);
+    SHARED_DYN(float, d);
+    int i = (int)threadIdx.x;
+    t[i] = 1;
+    d[i] = t[i];
+    y[i] = d[i];
+}
+
+static int static_and_dynamic_shared()
+{
+    float *y = device_floats(32, 0);
+    cudaLaunchConfig_t cfg = shape(1, 32);
+    cfg.dynamicSmemBytes = 40 << 10;
+    if (sound)
+        cudaFuncSetAttribute(both_shared_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                             40 << 10);
+    return GPU_LAUNCH(&cfg, both_shared_kernel, y) == cudaSuccess ? expect(y, 32, 1) : WRONG;
+}
+
 static int too_many_threads()
 {
     float *y = device_floats(32, 0);
@@ -406,6 +448,21 @@ static int malloc_in_capture()
     if (!sound)
         cudaMalloc((void **)&p, 16);
     return cudaStreamEndCapture(stream, &g) == cudaSuccess && g ? 0 : WRONG;
+}
+
+static int wait_in_capture()
+{
+    cudaGraph_t g = nullptr;
+    cudaEvent_t event;
+    cudaEventCreateWithFlags(&event, cudaEventDisableTiming);
+    cudaEventRecord(event, stream);
+    cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal);
+    if (!sound)
+        cudaEventSynchronize(event);
+    int rc = cudaStreamEndCapture(stream, &g) == cudaSuccess && g ? 0 : WRONG;
+    cudaEventDestroy(event); /* which may happen while its place is still to come */
+    cudaStreamSynchronize(stream);
+    return rc;
 }
 
 /* --- programmatic dependent launch ------------------------------------------------------------ */
@@ -468,6 +525,121 @@ static int flag_is_seen() /* no bug at all: flags work */
     return expect(y, 64, 1);
 }
 
+/* --- order ------------------------------------------------------------------------------------ */
+
+enum { ORDER_BLOCKS = 4, ORDER_THREADS = 64, ORDER = ORDER_BLOCKS * ORDER_THREADS };
+
+static __global__ void order_kernel(unsigned *turn, unsigned *ticket)
+{
+    unsigned me = blockIdx.x * ORDER_THREADS + threadIdx.x;
+    turn[atomicAdd(ticket, 1u)] = me;
+}
+
+/* Who ran when, in two launches. */
+static void order_of(const char *seed, unsigned turn[2][ORDER])
+{
+    unsigned *d = nullptr, *ticket = nullptr;
+    setenv("EMU_SEED", seed, 1); /* read at the first launch of this process */
+    cudaMalloc((void **)&d, sizeof turn[0]);
+    cudaMalloc((void **)&ticket, sizeof *ticket);
+    cudaLaunchConfig_t cfg = shape(ORDER_BLOCKS, ORDER_THREADS);
+    for (int i = 0; i < 2; i++) {
+        cudaMemset(ticket, 0, sizeof *ticket);
+        GPU_LAUNCH(&cfg, order_kernel, d, ticket);
+        cudaStreamSynchronize(stream);
+        cudaMemcpy(turn[i], d, sizeof turn[i], cudaMemcpyDeviceToHost);
+    }
+}
+
+static int rising(const unsigned *v, int n)
+{
+    int ups = 0;
+    for (int i = 1; i < n; i++)
+        ups += v[i] == v[i - 1] + 1;
+    return ups;
+}
+
+/* No bug either: a seed mixes threads and blocks, in each launch anew; none leaves them in order. */
+static int seed_mixes()
+{
+    unsigned turn[2][ORDER];
+    bool seen[ORDER] = {};
+    order_of(sound ? "5" : "0", turn);
+    if (!sound)
+        return rising(turn[0], ORDER) == ORDER - 1 ? WRONG : 0;
+    for (unsigned t : turn[0])
+        seen[t % ORDER] = true;
+    for (bool s : seen)
+        if (!s)
+            return WRONG;
+    bool blocks_in_order = true, blocks_alike = true, threads_alike = true;
+    unsigned at[2] = {};
+    for (unsigned b = 0; b < ORDER_BLOCKS; b++) {
+        unsigned first = turn[0][b * ORDER_THREADS] / ORDER_THREADS;
+        blocks_in_order &= first == b;
+        blocks_alike &= turn[1][b * ORDER_THREADS] / ORDER_THREADS == first;
+        for (unsigned l = 0; l < 2; l++)
+            if (turn[l][b * ORDER_THREADS] < ORDER_THREADS)
+                at[l] = b * ORDER_THREADS; /* where block 0 ran */
+    }
+    for (unsigned i = 0; i < ORDER_THREADS; i++)
+        threads_alike &= turn[0][at[0] + i] == turn[1][at[1] + i];
+    /* In a random order one pair of neighbours is expected; more than 16 are none. */
+    return rising(turn[0], ORDER) <= 16 && rising(turn[1], ORDER) <= 16 && !blocks_in_order &&
+                   !blocks_alike && !threads_alike
+               ? 0
+               : WRONG;
+}
+
+/* Blocks dealt to several OS threads (where the build does that): atomics, fences and barriers hold;
+ * 64 blocks of 128 threads are enough to be dealt. */
+static __global__ void dealt_kernel(float *y, float *partial, unsigned *ticket, unsigned *most,
+                                    int fault)
+{
+    SHARED(float, t, [128]);
+    SHARED(unsigned, last, [1]);
+    int i = (int)threadIdx.x;
+    t[i] = (float)i;
+    if (fault && blockIdx.x == 63 && i >= 96)
+        return;
+    __syncthreads();
+    atomicMax(most, blockIdx.x * 128 + (unsigned)i);
+    if (i == 0) {
+        float sum = 0;
+        for (int k = 0; k < 128; k++)
+            sum += t[127 - k];
+        partial[blockIdx.x] = sum;
+        __threadfence();
+        last[0] = atomicAdd(ticket, 1u) == gridDim.x - 1;
+    }
+    __syncthreads();
+    if (last[0] && i == 0) {
+        __threadfence();
+        float all = 0;
+        for (unsigned b = 0; b < gridDim.x; b++)
+            all += partial[b];
+        y[0] = all; /* 64 * 127 * 128 / 2: exact */
+    }
+}
+
+static int os_threads()
+{
+    unsigned *word = nullptr, got[2];
+    setenv("EMU_THREADS", "4", 1);
+    float *y = device_floats(1, 0), *partial = device_floats(64, 0);
+    cudaMalloc((void **)&word, sizeof got);
+    for (int run = 0; run < 20; run++) {
+        cudaMemset(word, 0, sizeof got);
+        cudaLaunchConfig_t cfg = shape(64, 128);
+        GPU_LAUNCH(&cfg, dealt_kernel, y, partial, word, word + 1, (int)!sound);
+        cudaStreamSynchronize(stream);
+        cudaMemcpy(got, word, sizeof got, cudaMemcpyDeviceToHost);
+        if (expect(y, 1, 64 * 8128) || got[0] != 64 || got[1] != 64 * 128 - 1)
+            return WRONG;
+    }
+    return 0;
+}
+
 static const struct bug {
     const char *name;
     int (*run)();
@@ -482,6 +654,7 @@ static const struct bug {
     {"inactive_source_lane", inactive_source_lane, PLAIN | ASAN | HOOKS, ""},
     {"groups_overlap", groups_overlap, PLAIN | ASAN | HOOKS, "emu: warp"},
     {"missing_syncwarp", missing_syncwarp, HOOKS, "emu: race"},
+    {"shuffle_for_syncwarp", shuffle_for_syncwarp, HOOKS, "emu: race"},
     {"write_behind_global", write_behind_global, PLAIN | ASAN | HOOKS, ""},
     {"read_behind_global", read_behind_global, ASAN | HOOKS, ""},
     {"write_behind_shared", write_behind_shared, PLAIN | ASAN, ""},
@@ -495,10 +668,14 @@ static const struct bug {
     {"buffer_reused_early", buffer_reused_early, PLAIN | ASAN | HOOKS, ""},
     {"missing_event", missing_event, PLAIN | ASAN | HOOKS, ""},
     {"too_much_shared", too_much_shared, PLAIN | ASAN | HOOKS, ""},
+    {"static_and_dynamic_shared", static_and_dynamic_shared, PLAIN | ASAN | HOOKS, "emu: limit"},
     {"too_many_threads", too_many_threads, PLAIN | ASAN | HOOKS, ""},
     {"malloc_in_capture", malloc_in_capture, PLAIN | ASAN | HOOKS, ""},
+    {"wait_in_capture", wait_in_capture, PLAIN | ASAN | HOOKS, ""},
     {"pdl_read_before_wait", pdl_read_before_wait, HOOKS, "emu: pdl"},
     {"pdl_no_wait", pdl_no_wait, PLAIN | ASAN | HOOKS, "emu: pdl"},
+    {"seed_mixes", seed_mixes, PLAIN | ASAN | HOOKS, ""}, /* its "bug" is order without a seed */
+    {"os_threads", os_threads, PLAIN | ASAN | HOOKS, "kernel dealt_kernel, block 63"},
     {"flag_is_seen", flag_is_seen, 0, ""},
 };
 

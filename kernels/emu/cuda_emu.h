@@ -7,7 +7,7 @@
  * one line "emu: <kind>: ..." on stderr, and the process ends with EMU_EXIT. Environment:
  *   EMU_SEED=n       random order of threads, warps and blocks (default: in order)
  *   EMU_SMS=n        multiprocessors that the device properties claim (default 6)
- *   EMU_DEVICES=0    no device is there (default: one)
+ *   EMU_DEVICES=0    no device is there (default: one); EMU_DEVICES=broken: one that fails
  *   EMU_MEM=n        bytes of device memory (default 16 GiB)
  *   EMU_BAD_COPY=n   copies of n bytes or more reach the device with one bit wrong
  *   EMU_HOST_GUARD=1 device memory is unreadable while host code runs
@@ -161,14 +161,16 @@ static inline void __syncwarp(unsigned mask = 0xffffffffu, EMU_AT)
 {
     emu_meet(EMU_SYNCWARP, mask, file, line);
 }
-static inline void __threadfence()
+static inline void __threadfence() /* other blocks may run on other OS threads */
 {
+    __sync_synchronize();
 }
 static inline void __threadfence_block()
 {
 }
 static inline void __threadfence_system()
 {
+    __sync_synchronize();
 }
 
 template <typename T> static inline uint64_t emu_to_bits(T v)
@@ -367,19 +369,22 @@ static inline float atomicAdd(float *p, float v)
 {
     return emu_fetch_add(p, v);
 }
-static inline unsigned atomicMax(unsigned *p, unsigned v)
+template <typename T> static inline T emu_fetch_max(T *p, T v)
 {
     emu_atomic(p, sizeof *p);
-    unsigned old = *p;
-    *p = old > v ? old : v;
+    T old = __atomic_load_n(p, __ATOMIC_SEQ_CST);
+    while (old < v &&
+           !__atomic_compare_exchange_n(p, &old, v, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+        ;
     return old;
+}
+static inline unsigned atomicMax(unsigned *p, unsigned v)
+{
+    return emu_fetch_max(p, v);
 }
 static inline unsigned long long atomicMax(unsigned long long *p, unsigned long long v)
 {
-    emu_atomic(p, sizeof *p);
-    unsigned long long old = *p;
-    *p = old > v ? old : v;
-    return old;
+    return emu_fetch_max(p, v);
 }
 static inline unsigned atomicExch(unsigned *p, unsigned v)
 {

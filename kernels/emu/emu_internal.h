@@ -34,6 +34,7 @@ struct emu_grid {
     std::string name;
     dim3 grid, block;
     size_t dyn = 0;
+    size_t shared_most = 0;                  /* static and dynamic together */
     bool pdl = false;                        /* programmatic stream serialisation asked for */
     void (*run)(const void *args) = nullptr; /* one thread */
     std::shared_ptr<void> args;              /* the copied arguments, which a kernel may read */
@@ -79,7 +80,7 @@ uint64_t emu_block_id(); /* linear in the grid */
 uint64_t emu_launch_no();
 const char *emu_kernel_name();
 unsigned emu_block_epoch();          /* barriers the current block has passed */
-unsigned emu_warp_epoch(int thread); /* warp-wide synchronisations that thread's warp has passed */
+unsigned emu_warp_epoch(int thread); /* __syncwarp() of all lanes that its warp has passed */
 bool emu_pdl_waited(); /* the current thread has called griddep_wait (true without PDL) */
 void emu_set_pdl_waited();
 

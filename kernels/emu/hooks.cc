@@ -2,7 +2,7 @@
  * file instead of the sanitizer's library. The compiler calls a function per access; the functions
  * here know the block, the thread and the memory behind the address. What is found:
  *   race       two threads of a block touch a byte of shared memory, one of them writing, with no
- *              barrier (or warp-wide synchronisation within a warp) between them
+ *              barrier (or __syncwarp() of all lanes within a warp) between them
  *   blocks     two blocks of one launch touch a word of device memory, one of them writing, neither
  *              having used an atomic before
  *   unwritten  a read of device memory that nobody wrote

@@ -50,6 +50,8 @@ const char *cudaGetErrorName(cudaError_t e)
         return "cudaErrorLaunchFailure";
     case cudaErrorNotSupported:
         return "cudaErrorNotSupported";
+    case cudaErrorSystemNotReady:
+        return "cudaErrorSystemNotReady";
     case cudaErrorStreamCaptureUnsupported:
         return "cudaErrorStreamCaptureUnsupported";
     case cudaErrorStreamCaptureInvalidated:
@@ -261,7 +263,9 @@ struct CUevent_st {
     CUstream_st *stream = nullptr;
     uint64_t at = 0; /* complete once stream->done >= at */
     CUgraph_st *capture = nullptr;
-    std::chrono::steady_clock::time_point when;
+    /* Shared with what is queued: an event may be destroyed before its place is reached. */
+    std::shared_ptr<std::chrono::steady_clock::time_point> when =
+        std::make_shared<std::chrono::steady_clock::time_point>();
 };
 struct CUgraph_st {
     std::vector<work> work_list;
@@ -392,7 +396,7 @@ cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t stream)
     e->capture = s->capture;
     if (s->capture)
         return cudaSuccess; /* order within a capture is that of the calls */
-    enqueue(stream, [e] { e->when = std::chrono::steady_clock::now(); });
+    enqueue(stream, [when = e->when] { *when = std::chrono::steady_clock::now(); });
     e->at = s->queued;
     return cudaSuccess;
 }
@@ -417,6 +421,8 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t e, unsigned)
 
 cudaError_t cudaEventSynchronize(cudaEvent_t e)
 {
+    if (capturing())
+        return fails(cudaErrorStreamCaptureUnsupported);
     if (e->stream)
         drain(e->stream, e->at);
     return cudaSuccess;
@@ -424,12 +430,14 @@ cudaError_t cudaEventSynchronize(cudaEvent_t e)
 
 cudaError_t cudaEventQuery(cudaEvent_t e)
 {
+    if (capturing())
+        return fails(cudaErrorStreamCaptureUnsupported);
     return !e->stream || e->stream->done >= e->at ? cudaSuccess : cudaErrorNotReady;
 }
 
 cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t from, cudaEvent_t to)
 {
-    *ms = std::chrono::duration<float, std::milli>(to->when - from->when).count();
+    *ms = std::chrono::duration<float, std::milli>(*to->when - *from->when).count();
     return cudaSuccess;
 }
 
@@ -583,8 +591,10 @@ cudaError_t cudaMemset(void *p, int v, size_t n)
 cudaError_t cudaGetDeviceCount(int *n)
 {
     const char *s = getenv("EMU_DEVICES");
-    *n = s && strcmp(s, "0") == 0 ? 0 : 1;
-    return *n ? cudaSuccess : fails(cudaErrorNoDevice);
+    *n = s && (strcmp(s, "0") == 0 || strcmp(s, "broken") == 0) ? 0 : 1;
+    if (*n)
+        return cudaSuccess;
+    return fails(strcmp(s, "0") == 0 ? cudaErrorNoDevice : cudaErrorSystemNotReady);
 }
 
 cudaError_t cudaSetDevice(int device)
@@ -675,14 +685,15 @@ cudaError_t emu_launch_body(const cudaLaunchConfig_t *cfg, const char *name, con
     if (!shape_ok(cfg->gridDim, cfg->blockDim))
         return fails(cudaErrorInvalidConfiguration);
     auto limit = func_limits().find(func);
-    size_t most = limit == func_limits().end() ? (size_t)EMU_SHARED_DEFAULT : (size_t)limit->second;
-    if (cfg->dynamicSmemBytes > most)
+    bool asked = limit != func_limits().end();
+    if (cfg->dynamicSmemBytes > (asked ? (size_t)limit->second : (size_t)EMU_SHARED_DEFAULT))
         return fails(cudaErrorInvalidValue);
     emu_grid g;
     g.name = name;
     g.grid = cfg->gridDim;
     g.block = cfg->blockDim;
     g.dyn = cfg->dynamicSmemBytes;
+    g.shared_most = asked ? EMU_SHARED_MAX : EMU_SHARED_DEFAULT;
     g.run = run;
     g.args = std::move(args);
     g.n_args = n_args;

@@ -184,7 +184,7 @@ void emu_block_run(emu_block *b, uint64_t id)
     emu_shared_begin(b);
     for (size_t i = 0; i < b->order.size(); i++)
         b->order[i] = (int)i;
-    emu_rng rng(emu_seed() + id * 7919);
+    emu_rng rng(emu_seed() + id * 7919 + b->grid->launch * 104729);
     while (b->n_done < b->n_thread)
         if (!(b->random ? visit_at_random(b, &rng) : visit_in_order(b)))
             deadlock(b);

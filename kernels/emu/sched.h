@@ -43,7 +43,7 @@ struct emu_warp_state {
     unsigned done = 0;
     unsigned lanes = 0;      /* that the block has */
     unsigned at_barrier = 0; /* of the block */
-    unsigned epoch = 0;      /* warp-wide synchronisations passed */
+    unsigned epoch = 0;      /* __syncwarp() of all lanes passed */
     emu_fiber *fiber = nullptr;
     emu_meeting all = {}; /* what every waiting lane says, as long as they agree */
     bool mixed = false;   /* they do not: see own */

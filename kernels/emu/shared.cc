@@ -67,9 +67,10 @@ void *emu_shared(size_t size, size_t align, const char *name, const char *file, 
         }
     }
     b->shared_static += (size + 15) / 16 * 16;
-    if (b->shared_static > EMU_SHARED_DEFAULT || b->shared_static + b->grid->dyn > EMU_SHARED_MAX)
-        emu_fail("limit", "%zu bytes of static and %zu of dynamic shared memory", b->shared_static,
-                 b->grid->dyn);
+    if (b->shared_static > EMU_SHARED_DEFAULT ||
+        b->shared_static + b->grid->dyn > b->grid->shared_most)
+        emu_fail("limit", "%zu bytes of static and %zu of dynamic shared memory, together at most %zu",
+                 b->shared_static, b->grid->dyn, b->grid->shared_most);
     return take(b, size, align < 16 ? 16 : align, name, {file, line});
 }
 

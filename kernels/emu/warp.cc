@@ -112,7 +112,9 @@ static void all_here(emu_warp_state &w, int op, unsigned mask)
     }
     w.waiting &= ~mask;
     w.runs |= mask;
-    w.epoch += mask == 0xffffffffu;
+    /* Shuffles, votes and reductions order no memory (CUDA C++ Programming Guide, "Warp Shuffle
+     * Functions", "Warp Vote Functions"). */
+    w.epoch += op == EMU_SYNCWARP && mask == 0xffffffffu;
 }
 
 emu_fiber *emu_warp_arrive(emu_block *b, emu_fiber *f, int op, unsigned mask, const char *file,
