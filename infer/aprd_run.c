@@ -74,9 +74,9 @@ int aprd_run(const struct aprd_args *a)
         rc = engine_generate(&g, &req, &res, e);
     if (rc == 0 && aprd_given(a, 'v'))
         fprintf(stderr,
-                "aprd: prompt %zu tokens, %.1f tokens/s; %zu written, %.1f tokens/s; %s%s\n",
+                "aprd: prompt %zu tokens, %.2f tokens/s; %zu written, %.2f tokens/s; %s%s\n",
                 res.n_prompt, (double)res.n_prompt / res.prompt_ms * 1e3, res.n_gen,
-                res.gen_ms > 0 ? (double)res.n_gen / res.gen_ms * 1e3 : 0,
+                res.gen_ms > 0 ? (double)res.n_step / res.gen_ms * 1e3 : 0,
                 res.end == ENGINE_END_TOKEN ? "end token" : "length",
                 g.gate.state == GATE_UNVERIFIED ? "; unverified" : "");
     if (rc == 0 && res.end == ENGINE_END_CONTEXT)

@@ -202,6 +202,7 @@ static int generate(struct run *r, struct err *e)
         bool more = r->n < session_n_pos(r->s); /* n_predict is in it */
         if (more && (rc = session_eval(r->s, &id, 1, e)) < 0)
             return rc;
+        r->res->n_step += more;
     }
 }
 

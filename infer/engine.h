@@ -87,6 +87,9 @@ struct engine_request {
 
 struct engine_result {
     size_t n_prompt, n_gen;
+    /* Tokens evaluated after the prompt: what gen_ms was spent on. The first that is written comes from
+     * the prompt's own pass, and the last of a run that is long enough is written and not evaluated. */
+    size_t n_step;
     enum engine_end end;
     double prompt_ms, gen_ms;
 };

@@ -367,7 +367,8 @@ static int gpu_advance_op(struct backend *b, int32_t *id, int32_t *pos, const in
 
 static int gpu_record_begin(struct backend *b)
 {
-    return told(b, gpu_graph_begin(stream(b)));
+    int rc = gpu_graph_begin(stream(b));
+    return rc < 0 ? err_set(&b->e, rc, "%s; --no-graph does without", gpu_last_error()) : 0;
 }
 
 static int gpu_record_end(struct backend *b, struct backend_graph **out)

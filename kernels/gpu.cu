@@ -139,10 +139,16 @@ void gpu_host_free(void *p)
 
 /* --- streams ----------------------------------------------------------------------------- */
 
+/* The oldest that CU_ARCHS in the Makefile names: below it there is no code to run. */
+#define MIN_CC_MAJOR 8
+
 int gpu_stream_new(struct gpu_stream **out)
 {
     struct gpu_info info;
     int rc = gpu_device_info(&info);
+    if (rc == 0 && info.cc_major < MIN_CC_MAJOR)
+        rc = gpu_fail(-EIO, "%s has compute capability %d.%d, at least %d.0 is needed", info.name,
+                      info.cc_major, info.cc_minor, MIN_CC_MAJOR);
     if (rc < 0)
         return rc;
     struct gpu_stream *s = (struct gpu_stream *)calloc(1, sizeof *s);

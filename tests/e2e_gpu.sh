@@ -10,7 +10,7 @@ G=$(realpath "${G:-$B/gpu-emu}")
 APRD=$G/aprd
 SMOL=$MODELS/SmolLM2-135M-Instruct.Q4_1.gguf
 export XDG_CACHE_HOME=$tmp/cache # verdicts of these runs alone
-unset SKIP_PARITY_GATE EMU_DEVICES EMU_MEM EMU_BAD_COPY
+unset SKIP_PARITY_GATE EMU_DEVICES EMU_MEM EMU_BAD_COPY EMU_CC
 in=
 # Sanitized and hooked builds are slow, and what they alone can find does not hide behind position 32
 # (test_gpu_gate runs the probe of 256 there): one family, a short context. FAMILIES and CTX tell
@@ -142,6 +142,8 @@ if $emulated; then
             err -- '--device cpu' && ! err '^aprd: device'; ok "gate_refuses_a_device_that_is_wrong_$dev"
         with EMU_DEVICES=broken 1 run --device $dev "$L" x && silent && err 'gpu: the driver cannot show its devices: ' &&
             err -- '--device cpu' && ! err '^aprd: device'; ok "gpu_whose_driver_fails_is_an_error_$dev"
+        with EMU_CC=75 1 run --device $dev "$L" x && silent && err 'compute capability 7\.5, at least 8\.0 is needed' &&
+            err -- '--device cpu' && ! err '^aprd: device'; ok "gpu_too_old_is_an_error_$dev"
     done
     with EMU_BAD_COPY=1025 1 verify "$L" && out '^PARITY-GATE: refused: ' && err 'PARITY-GATE: refused'; ok verify_refuses
     with EMU_BAD_COPY=1025 1 verify --json "$L" && json 'd["verdict"] == "refused" and not d["gates"][0]["passed"]
@@ -152,7 +154,7 @@ if $emulated; then
     with EMU_DEVICES=0 1 run --device gpu "$L" x && silent && err 'no GPU: no CUDA device'; ok gpu_without_a_device_is_an_error
     with EMU_DEVICES=0 1 verify "$L" && silent && err 'no GPU: no CUDA device'; ok verify_without_a_device_is_an_error
 else
-    for name in {gpu_too_small_is_an_error_with_numbers,gpu_too_small_leaves_the_cpu,gate_refuses_a_device_that_is_wrong,gpu_whose_driver_fails_is_an_error}_{auto,gpu} \
+    for name in {gpu_too_small_is_an_error_with_numbers,gpu_too_small_leaves_the_cpu,gate_refuses_a_device_that_is_wrong,gpu_whose_driver_fails_is_an_error,gpu_too_old_is_an_error}_{auto,gpu} \
         verify_refuses verify_refuses_in_json refusals_are_not_kept auto_without_a_device_takes_the_cpu_and_says_so \
         gpu_without_a_device_is_an_error verify_without_a_device_is_an_error; do
         skip "$name" 'a device that lacks memory, is wrong or is absent is played by the emulation (make check-emu)'

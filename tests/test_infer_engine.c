@@ -105,6 +105,7 @@ static void engine_writes_the_greedy_chain(void **state)
             assert_int_equal(session_eval(s, &best, 1, &e), 0);
         }
         assert_int_equal(res.n_gen, n_gen);
+        assert_int_equal(res.n_step, ended ? n_gen : n_gen - 1);
         assert_int_equal(res.end, ended ? ENGINE_END_TOKEN : ENGINE_END_LENGTH);
         assert_int_equal(t.n, len);
         assert_memory_equal(t.p, want, len);
@@ -143,6 +144,7 @@ static void engine_stops_when_the_context_is_full(void **state)
     assert_int_equal(engine_generate(&g, &req, &res, &e), 0);
     assert_int_equal(res.end, ENGINE_END_CONTEXT);
     assert_int_equal(res.n_prompt + res.n_gen, 16);
+    assert_int_equal(res.n_step, res.n_gen - 1);
     assert_int_equal(t.n, res.n_gen);
     for (size_t i = 0; i < t.n; i++)
         assert_int_equal(t.p[i], 'a');

@@ -7,6 +7,7 @@
  * one line "emu: <kind>: ..." on stderr, and the process ends with EMU_EXIT. Environment:
  *   EMU_SEED=n       random order of threads, warps and blocks (default: in order)
  *   EMU_SMS=n        multiprocessors that the device properties claim (default 6)
+ *   EMU_CC=n         compute capability they claim, ten times (default 90)
  *   EMU_DEVICES=0    no device is there (default: one); EMU_DEVICES=broken: one that fails
  *   EMU_MEM=n        bytes of device memory (default 16 GiB)
  *   EMU_BAD_COPY=n   copies of n bytes or more reach the device with one bit wrong

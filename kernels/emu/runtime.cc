@@ -617,9 +617,11 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int device)
     p->totalGlobalMem = device_bytes();
     p->sharedMemPerBlock = EMU_SHARED_DEFAULT;
     p->sharedMemPerBlockOptin = EMU_SHARED_MAX;
-    p->major = 9;
-    p->minor = 0;
-    const char *s = getenv("EMU_SMS");
+    const char *s = getenv("EMU_CC");
+    int cc = s && atoi(s) > 0 ? atoi(s) : 90;
+    p->major = cc / 10;
+    p->minor = cc % 10;
+    s = getenv("EMU_SMS");
     p->multiProcessorCount = s && atoi(s) > 0 ? atoi(s) : 6;
     p->maxThreadsPerBlock = EMU_MAX_THREADS;
     p->warpSize = 32;
