@@ -123,7 +123,6 @@ enum emu_op {
     EMU_SHFL,
     EMU_BALLOT,
     EMU_REDUCE_ADD,
-    EMU_REDUCE_MIN,
     EMU_REDUCE_MAX,
     EMU_COLLECTIVE, /* mma and the like: a callback over all 32 lanes' arguments */
 };
@@ -227,10 +226,6 @@ static inline int __any_sync(unsigned mask, int pred, EMU_AT)
 {
     return __ballot_sync(mask, pred, file, line) != 0;
 }
-static inline int __all_sync(unsigned mask, int pred, EMU_AT)
-{
-    return __ballot_sync(mask, pred, file, line) == mask;
-}
 static inline unsigned __reduce_add_sync(unsigned mask, unsigned v, EMU_AT)
 {
     return (unsigned)emu_warp(EMU_REDUCE_ADD, mask, v, 0, file, line);
@@ -238,10 +233,6 @@ static inline unsigned __reduce_add_sync(unsigned mask, unsigned v, EMU_AT)
 static inline int __reduce_add_sync(unsigned mask, int v, EMU_AT)
 {
     return (int)(unsigned)emu_warp(EMU_REDUCE_ADD, mask, (unsigned)v, 0, file, line);
-}
-static inline int __reduce_min_sync(unsigned mask, int v, EMU_AT)
-{
-    return (int)emu_warp(EMU_REDUCE_MIN, mask, (uint64_t)(int64_t)v, 0, file, line);
 }
 static inline int __reduce_max_sync(unsigned mask, int v, EMU_AT)
 {
@@ -300,30 +291,6 @@ static inline unsigned __float_as_uint(float f)
 static inline int __float_as_int(float f)
 {
     return (int)(unsigned)emu_to_bits(f);
-}
-static inline int __float2int_rn(float f)
-{
-    return (int)rintf(f);
-}
-static inline float __fdividef(float a, float b)
-{
-    return a / b;
-}
-static inline float rsqrtf(float v)
-{
-    return 1.0f / sqrtf(v);
-}
-template <typename T> static inline T __ldg(const T *p)
-{
-    return *p;
-}
-template <typename T> static inline T __ldcs(const T *p)
-{
-    return *p;
-}
-template <typename T> static inline T __ldcg(const T *p)
-{
-    return *p;
 }
 static inline unsigned min(unsigned a, unsigned b)
 {
@@ -386,17 +353,6 @@ static inline unsigned atomicMax(unsigned *p, unsigned v)
 static inline unsigned long long atomicMax(unsigned long long *p, unsigned long long v)
 {
     return emu_fetch_max(p, v);
-}
-static inline unsigned atomicExch(unsigned *p, unsigned v)
-{
-    emu_atomic(p, sizeof *p);
-    return __atomic_exchange_n(p, v, __ATOMIC_SEQ_CST);
-}
-static inline unsigned atomicCAS(unsigned *p, unsigned want, unsigned v)
-{
-    emu_atomic(p, sizeof *p);
-    __atomic_compare_exchange_n(p, &want, v, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
-    return want;
 }
 
 #include "kernels/emu/cuda_emu_runtime.h"

@@ -18,7 +18,6 @@
 
 enum {
     EMU_MAX_THREADS = 1024,
-    EMU_MAX_BARRIER = 16,
     EMU_STACK = EMU_ASAN ? 256 << 10 : 64 << 10,
     EMU_GUARD = 256,               /* bytes of guard zone on either side of an array */
     EMU_SHARED_DEFAULT = 48 << 10, /* without the function attribute */
@@ -78,7 +77,6 @@ bool emu_in_kernel();
 int emu_thread_id();     /* linear in the block */
 uint64_t emu_block_id(); /* linear in the grid */
 uint64_t emu_launch_no();
-const char *emu_kernel_name();
 unsigned emu_block_epoch();          /* barriers the current block has passed */
 unsigned emu_warp_epoch(int thread); /* __syncwarp() of all lanes that its warp has passed */
 bool emu_pdl_waited(); /* the current thread has called griddep_wait (true without PDL) */

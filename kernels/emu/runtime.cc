@@ -9,7 +9,6 @@
 #include <sys/mman.h>
 
 #include <algorithm>
-#include <chrono>
 #include <deque>
 #include <map>
 #include <unordered_map>
@@ -70,11 +69,6 @@ cudaError_t cudaGetLastError()
     cudaError_t e = last_error;
     last_error = cudaSuccess;
     return e;
-}
-
-cudaError_t cudaPeekAtLastError()
-{
-    return last_error;
 }
 
 /* --- memory ------------------------------------------------------------------------------ */
@@ -229,23 +223,12 @@ cudaError_t cudaHostAlloc(void **p, size_t n, unsigned)
     return cudaSuccess;
 }
 
-cudaError_t cudaMallocHost(void **p, size_t n)
-{
-    return cudaHostAlloc(p, n, 0);
-}
-
 cudaError_t cudaFreeHost(void *p)
 {
     run_everything();
     if (p)
         emu_hook_free((char *)p, 0);
     free(p);
-    return cudaSuccess;
-}
-
-cudaError_t cudaHostGetDevicePointer(void **d, void *h, unsigned)
-{
-    *d = h;
     return cudaSuccess;
 }
 
@@ -257,15 +240,11 @@ struct CUstream_st {
     std::deque<work> queue;
     uint64_t queued = 0, done = 0;
     CUgraph_st *capture = nullptr;
-    bool joined = false; /* captures into another stream's graph */
 };
 struct CUevent_st {
     CUstream_st *stream = nullptr;
     uint64_t at = 0; /* complete once stream->done >= at */
     CUgraph_st *capture = nullptr;
-    /* Shared with what is queued: an event may be destroyed before its place is reached. */
-    std::shared_ptr<std::chrono::steady_clock::time_point> when =
-        std::make_shared<std::chrono::steady_clock::time_point>();
 };
 struct CUgraph_st {
     std::vector<work> work_list;
@@ -331,11 +310,6 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned)
     return cudaSuccess;
 }
 
-cudaError_t cudaStreamCreate(cudaStream_t *s)
-{
-    return cudaStreamCreateWithFlags(s, 0);
-}
-
 cudaError_t cudaStreamDestroy(cudaStream_t s)
 {
     if (!s)
@@ -357,11 +331,6 @@ cudaError_t cudaStreamSynchronize(cudaStream_t s)
     return cudaSuccess;
 }
 
-cudaError_t cudaStreamQuery(cudaStream_t s)
-{
-    return of(s)->done == of(s)->queued ? cudaSuccess : cudaErrorNotReady;
-}
-
 cudaError_t cudaDeviceSynchronize()
 {
     if (capturing())
@@ -378,11 +347,6 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned)
     return cudaSuccess;
 }
 
-cudaError_t cudaEventCreate(cudaEvent_t *e)
-{
-    return cudaEventCreateWithFlags(e, 0);
-}
-
 cudaError_t cudaEventDestroy(cudaEvent_t e)
 {
     delete e;
@@ -396,7 +360,6 @@ cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t stream)
     e->capture = s->capture;
     if (s->capture)
         return cudaSuccess; /* order within a capture is that of the calls */
-    enqueue(stream, [when = e->when] { *when = std::chrono::steady_clock::now(); });
     e->at = s->queued;
     return cudaSuccess;
 }
@@ -407,10 +370,8 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t e, unsigned)
     if (!e->stream)
         return cudaSuccess; /* never recorded: no wait, as in CUDA */
     if (e->capture) {
-        if (!s->capture) {
+        if (!s->capture)
             s->capture = e->capture;
-            s->joined = true;
-        }
         return s->capture == e->capture ? cudaSuccess : fails(cudaErrorStreamCaptureInvalidated);
     }
     CUstream_st *from = e->stream;
@@ -425,19 +386,6 @@ cudaError_t cudaEventSynchronize(cudaEvent_t e)
         return fails(cudaErrorStreamCaptureUnsupported);
     if (e->stream)
         drain(e->stream, e->at);
-    return cudaSuccess;
-}
-
-cudaError_t cudaEventQuery(cudaEvent_t e)
-{
-    if (capturing())
-        return fails(cudaErrorStreamCaptureUnsupported);
-    return !e->stream || e->stream->done >= e->at ? cudaSuccess : cudaErrorNotReady;
-}
-
-cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t from, cudaEvent_t to)
-{
-    *ms = std::chrono::duration<float, std::milli>(*to->when - *from->when).count();
     return cudaSuccess;
 }
 
@@ -457,10 +405,8 @@ cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t *g)
         return fails(cudaErrorInvalidValue);
     CUgraph_st *graph = s->capture;
     for (CUstream_st *other : streams())
-        if (other->capture == graph) {
+        if (other->capture == graph)
             other->capture = nullptr;
-            other->joined = false;
-        }
     capture_now = nullptr;
     if (graph->broken) {
         delete graph;
@@ -597,17 +543,6 @@ cudaError_t cudaGetDeviceCount(int *n)
     return fails(strcmp(s, "0") == 0 ? cudaErrorNoDevice : cudaErrorSystemNotReady);
 }
 
-cudaError_t cudaSetDevice(int device)
-{
-    return device == 0 ? cudaSuccess : fails(cudaErrorInvalidValue);
-}
-
-cudaError_t cudaGetDevice(int *device)
-{
-    *device = 0;
-    return cudaSuccess;
-}
-
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int device)
 {
     if (device != 0)
@@ -645,12 +580,6 @@ cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total)
 {
     *total = device_bytes();
     *free_bytes = *total - device_used;
-    return cudaSuccess;
-}
-
-cudaError_t cudaDeviceReset()
-{
-    run_everything();
     return cudaSuccess;
 }
 

@@ -274,11 +274,6 @@ uint64_t emu_launch_no()
     return emu_now->grid->launch;
 }
 
-const char *emu_kernel_name()
-{
-    return emu_now->grid->name.c_str();
-}
-
 unsigned emu_block_epoch()
 {
     return emu_now->epoch;

@@ -2,9 +2,8 @@
  * one to come computes all results. */
 #include "kernels/emu/sched.h"
 
-static const char *const op_name[] = {"barrier",    "yield",      "__syncwarp",
-                                      "shuffle",    "ballot",     "reduce add",
-                                      "reduce min", "reduce max", "collective"};
+static const char *const op_name[] = {"barrier", "yield",      "__syncwarp", "shuffle",
+                                      "ballot",  "reduce add", "reduce max", "collective"};
 
 /* Two that do not fit: a lane of the mask waits at another place, operation or mask. */
 static void check_same(const emu_meeting &mine, const emu_meeting &other, int lane)
@@ -63,8 +62,6 @@ static uint64_t reduce(int op, uint64_t acc, uint64_t v)
     switch (op) {
     case EMU_REDUCE_ADD:
         return acc + v;
-    case EMU_REDUCE_MIN:
-        return (int64_t)v < (int64_t)acc ? v : acc;
     case EMU_REDUCE_MAX:
         return (int64_t)v > (int64_t)acc ? v : acc;
     default:
