@@ -557,7 +557,7 @@ t_killed_while_scanning() { # who gives up waiting gets no mount afterwards
     echo "$child" >>"$T/pids"
     kill "$p"
     gone() { [ ! -e "/proc/$child/status" ] || grep -q '^State:.*Z' "/proc/$child/status"; }
-    until_true 20 gone || fail "the child lives on: $(grep -c "$T/mnt" /proc/self/mountinfo) mounts"
+    until_true 100 gone || fail "the child lives on: $(grep -c "$T/mnt" /proc/self/mountinfo) mounts"
     [ -z "$(mounts)" ]
     "$APRFS" -f "$T/store" "$T/mnt" 2>/dev/null &
     p=$!
@@ -1107,7 +1107,7 @@ run mount_refuses_malformed_by_name t_malformed
 run mount_hides_every_cut t_every_cut $((LONG ? 600 : 100))
 run mount_ends_by_signal t_end_by_signal
 run mount_after_kill_says_what_to_run t_killed
-run mount_killed_while_scanning_mounts_nothing t_killed_while_scanning
+run mount_killed_while_scanning_mounts_nothing t_killed_while_scanning 120
 run mount_background_returns_when_ready t_background
 run mount_notifies_systemd t_notify
 run mount_refuses_by_name t_refusals
