@@ -251,6 +251,18 @@ uint64_t probe_bytes(const struct model *m)
     return rows > residuals ? rows : residuals;
 }
 
+/* The device's next row holds what is no number. If the reference's does too, it is the model's doing,
+ * and no finding. */
+static int judge_no_number(struct run *x, struct err *e)
+{
+    const float *row;
+    int rc = reference_row(x, x->r->n_done, &row, e);
+    if (rc < 0 && x->n_row == 0) /* not even the first row of its step */
+        return rc;
+    note(x->r, PROBE_FINITE, x->r->n_done, 1);
+    return 0;
+}
+
 static int run_both(struct run *x, const struct model *dut, const struct model *ref, struct err *e)
 {
     const struct session_options dut_opt = {.n_pos = x->n, .no_graph = x->opt && x->opt->no_graph},
@@ -266,10 +278,8 @@ static int run_both(struct run *x, const struct model *dut, const struct model *
         rc = session_new(&x->ref, ref, &ref_opt, e);
     if (rc == 0) {
         rc = feed(x, e);
-        if (rc < 0 && !x->ref_failed && session_not_finite(x->dut)) {
-            note(x->r, PROBE_FINITE, x->r->n_done, 1); /* a finding, not a failure */
-            rc = 0;
-        }
+        if (rc < 0 && !x->ref_failed && session_not_finite(x->dut))
+            rc = judge_no_number(x, e);
     }
     session_free(x->ref);
     session_free(x->dut);

@@ -7,6 +7,7 @@
 #include "tests/support.h"
 
 #include <errno.h>
+#include <math.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -205,6 +206,31 @@ static void gate_refuses_by_name(void **state)
     free(cache);
 }
 
+/* A model whose own weights are no numbers is no fault of the device, and the CPU is no way on. */
+static void gate_blames_no_device_for_the_model(void **state)
+{
+    (void)state;
+    char *cache = fresh(), *path = path_join(dir, "nan-llama.gguf");
+    struct loaded g;
+    struct gguf_build *b = tiny_model("llama");
+    size_t len;
+    const float nan_weight = NAN;
+    memcpy((void *)(uintptr_t)gguf_build_tensor_data(b, "output_norm.weight", &len), &nan_weight,
+           sizeof nan_weight);
+    gguf_build_file(b, path);
+    gguf_build_free(b);
+    loaded_open(&g, path, "cpu", 2, 32);
+    struct asked a = ask(&g, MUTANT_NONE);
+    assert_int_equal(a.rc, -EIO);
+    assert_int_equal(a.gate.state, GATE_NONE);
+    print_message("# %s\n", a.e.msg);
+    assert_non_null(strstr(a.e.msg, "the CPU reference: logit 0 is nan"));
+    assert_null(strstr(a.e.msg, "--device cpu"));
+    loaded_close(&g);
+    free(path);
+    free(cache);
+}
+
 /* What passed once is not measured again, as long as the key is the same; verify does. */
 static void gate_forced_refuses_in_spite_of_a_kept_pass(void **state)
 {
@@ -334,6 +360,7 @@ int main(void)
         cmocka_unit_test(gate_does_not_take_the_verdict_of_another_model),
         cmocka_unit_test(gate_measures_when_forced),
         cmocka_unit_test(gate_refuses_by_name),
+        cmocka_unit_test(gate_blames_no_device_for_the_model),
         cmocka_unit_test(gate_forced_refuses_in_spite_of_a_kept_pass),
         cmocka_unit_test(gate_skips_when_told),
         cmocka_unit_test(gate_measures_where_nothing_can_be_kept),
