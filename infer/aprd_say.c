@@ -33,8 +33,7 @@ int aprd_flushed(void)
 struct bar {
     bool on, drawn; /* stderr is a terminal; something stands in its line */
     double last;    /* when it was drawn */
-    struct engine_progress p;
-    char phase[32], source[32];
+    char phase[32];
 };
 
 static double now(void)
@@ -127,6 +126,8 @@ int aprd_load(struct engine *g, struct engine_options *eo, const struct aprd_arg
     eo->ctx = &bar;
     int rc = engine_load(g, eo, e);
     bar_clear(&bar);
+    if (rc < 0 && g->gate.state == GATE_REFUSED && g->gate.note.msg[0])
+        fprintf(stderr, "aprd: %s\n", g->gate.note.msg);
     if (rc < 0)
         return rc;
     say_device(g);

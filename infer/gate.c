@@ -86,6 +86,7 @@ static int make_key(struct check *c, struct err *e)
              c->m->b->ops->name, c->opt->no_graph ? "op by op" : "graph");
     c->key = (struct verdict_key){.device = c->out->device,
                                   .route = c->route,
+                                  .n_pos = c->n,
                                   .build = c->build,
                                   .build_len = build_id(c->build)};
     memcpy(c->key.model, c->m->digest, sizeof c->key.model);
@@ -162,10 +163,21 @@ static int measure(struct check *c, struct err *e)
     return rc;
 }
 
-static int refuse(struct gate *out, struct err *e)
+/* An earlier pass under the same key speaks for this device no more. */
+static void forget_verdict(struct check *c)
 {
+    struct err e = {0};
+    if (verdict_drop(&c->key, &e) < 0)
+        err_wrap(&e, "an earlier pass is still kept");
+    c->out->note = e;
+}
+
+static int refuse(struct check *c, struct err *e)
+{
+    struct gate *out = c->out;
     const struct probe_result *r = &out->probe;
     char line[ERR_MSG_MAX];
+    forget_verdict(c);
     probe_line(r, probe_gate_passed(r, PROBE_PARITY) ? PROBE_F2 : PROBE_PARITY, line, sizeof line);
     out->state = GATE_REFUSED;
     return err_set(e, -EDOM, "%s. %s does not compute what the CPU does; --device cpu runs there",
@@ -207,7 +219,7 @@ int gate_check(struct gate *out, const struct model *m, const struct apr *apr,
     if (rc < 0)
         return rc;
     if (!probe_gate_passed(&out->probe, PROBE_PARITY) || !probe_gate_passed(&out->probe, PROBE_F2))
-        return refuse(out, e);
+        return refuse(&c, e);
     out->state = GATE_PASSED;
     keep_verdict(&c);
     return 0;

@@ -32,7 +32,8 @@ struct gate {
     char device[384];          /* the backend's identity */
     bool from_text;            /* the probe was the text, not fixed ids */
     struct probe_result probe; /* PASSED, CACHED, REFUSED */
-    struct err note;           /* why a verdict was not found or not kept; code 0: nothing */
+    struct err note; /* why a verdict was not found or not kept, or, refused, still is; code 0:
+                        nothing */
 };
 
 /* Judges m, which was loaded from apr. tok is lent (NULL: the gate makes one from apr's metadata).

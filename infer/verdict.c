@@ -196,9 +196,9 @@ static bool parse_result(const char *s, struct probe_result *r)
     return r->n_equal <= r->n;
 }
 
-static bool passes(const struct probe_result *r)
+static bool passes(const struct verdict_key *k, const struct probe_result *r)
 {
-    return probe_gate_passed(r, PROBE_PARITY) && probe_gate_passed(r, PROBE_F2);
+    return r->n == k->n_pos && probe_gate_passed(r, PROBE_PARITY) && probe_gate_passed(r, PROBE_F2);
 }
 
 int verdict_load(const struct verdict_key *k, struct probe_result *r, struct err *e)
@@ -223,7 +223,7 @@ int verdict_load(const struct verdict_key *k, struct probe_result *r, struct err
                        name);
     if (parse_result(file.s + want.n, &found))
         put_result(&want, &found);
-    if (file.n != want.n || memcmp(file.s, want.s, want.n) != 0 || !passes(&found))
+    if (file.n != want.n || memcmp(file.s, want.s, want.n) != 0 || !passes(k, &found))
         return err_set(e, -EUCLEAN, "verdict %s: is no verdict", name);
     *r = found;
     return 0;
@@ -271,7 +271,7 @@ int verdict_store(const struct verdict_key *k, const struct probe_result *r, str
 {
     struct text t;
     char name[65];
-    if (!passes(r))
+    if (!passes(k, r))
         return err_set(e, -EINVAL, "no pass: such a verdict is not kept");
     int rc = key_text(k, &t, e);
     if (rc == 0)
@@ -283,6 +283,23 @@ int verdict_store(const struct verdict_key *k, const struct probe_result *r, str
     if (dir < 0)
         return dir;
     rc = write_file(dir, name, &t, e);
+    close(dir);
+    return rc;
+}
+
+int verdict_drop(const struct verdict_key *k, struct err *e)
+{
+    struct text t;
+    struct err nothing_there = {0};
+    char name[65];
+    if (key_text(k, &t, &nothing_there) < 0)
+        return 0;
+    int rc = name_of(&t, name, e);
+    int dir = rc < 0 ? rc : open_folder(false, &nothing_there);
+    if (dir < 0)
+        return rc;
+    if (unlinkat(dir, name, 0) < 0 && errno != ENOENT)
+        rc = err_set(e, -errno, "verdict %s: %s", name, strerror(errno));
     close(dir);
     return rc;
 }

@@ -11,6 +11,7 @@
 struct verdict_key {
     uint8_t model[32];    /* struct model's digest */
     uint8_t probe[32];    /* SHA-256 of the ids, little-endian */
+    uint32_t n_pos;       /* how many ids: what a verdict must have compared */
     const char *device;   /* backend identity: name, capability, driver */
     const char *route;    /* what the device computes in, and how it is driven */
     const uint8_t *build; /* NT_GNU_BUILD_ID of this program */
@@ -22,7 +23,11 @@ struct verdict_key {
  * (the key lacks a part: nothing can be kept under it), -ENOTDIR, ... */
 int verdict_load(const struct verdict_key *k, struct probe_result *r, struct err *e);
 
-/* Keeps a pass; -EINVAL for anything else. The folders are made where they lack, mode 0700. */
+/* Keeps a pass over all of k's positions; -EINVAL for anything else. The folders are made where they lack, mode 0700. */
 int verdict_store(const struct verdict_key *k, const struct probe_result *r, struct err *e);
+
+/* What was kept under k is kept no more: the device has been refused since. 0, also where nothing
+ * was, or where nothing can be kept or believed (see verdict_load). */
+int verdict_drop(const struct verdict_key *k, struct err *e);
 
 #endif

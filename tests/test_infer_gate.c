@@ -239,7 +239,11 @@ static void gate_forced_refuses_in_spite_of_a_kept_pass(void **state)
     struct loaded g;
     open_tiny(&g, "llama");
     assert_int_equal(ask(&g, MUTANT_NONE).gate.state, GATE_PASSED);
+    assert_int_equal(ask(&g, MUTANT_NONE).gate.state, GATE_CACHED);
     struct asked a = ask_with(&g, MUTANT_ROPE_PAIRS, (struct gate_options){.force = true});
+    assert_int_equal(a.rc, -EDOM);
+    assert_int_equal(a.gate.note.code, 0);
+    a = ask(&g, MUTANT_ROPE_PAIRS); /* and the pass is forgotten */
     assert_int_equal(a.rc, -EDOM);
     loaded_close(&g);
     free(cache);

@@ -19,8 +19,11 @@ static const uint8_t other_build[2] = {0xab, 0xce};
 
 static struct verdict_key key(void)
 {
-    struct verdict_key k = {
-        .device = "Card, sm_90", .route = "r", .build = build, .build_len = sizeof build};
+    struct verdict_key k = {.device = "Card, sm_90",
+                            .route = "r",
+                            .n_pos = 256,
+                            .build = build,
+                            .build_len = sizeof build};
     memset(k.model, 0x11, sizeof k.model);
     memset(k.probe, 0x22, sizeof k.probe);
     return k;
@@ -206,6 +209,7 @@ static void verdict_load_refuses_what_is_no_pass(void **state)
         {"nmse ", "nmse +"},                              /* a number, but not as %.17g writes it */
         {"positions 256", "positions 0"},                 /* nothing was compared */
         {"positions 256", "positions 187"},               /* the worst one is outside */
+        {"positions 256", "positions 257"},               /* the probe has fewer */
         {"equal 255", "equal 257"},                       /* more than all */
         {"kl 0 0", "kl nan 0"},                           /* no number */
         {"kl 0 0", "kl 1 0"},                             /* beyond the limit of 1e-6 */
@@ -365,9 +369,39 @@ static void verdict_store_keeps_passes_only(void **state)
     r = pass();
     r.n_done = 255;
     assert_int_equal(verdict_store(&k, &r, &e), -EINVAL);
+    r = pass();
+    r.n = r.n_done = 255; /* of k's 256 */
+    assert_int_equal(verdict_store(&k, &r, &e), -EINVAL);
     r = (struct probe_result){0};
     assert_int_equal(verdict_store(&k, &r, &e), -EINVAL);
     assert_int_equal(load(&k), -ENOENT);
+    cache_free(&c);
+}
+
+static void verdict_drop_forgets_one_verdict(void **state)
+{
+    (void)state;
+    struct cache c = cache_new();
+    struct verdict_key k = key(), other = key();
+    struct err e = {0};
+    other.route = "other";
+    assert_int_equal(verdict_drop(&k, &e), 0); /* not even a folder */
+    store(&k);
+    store(&other);
+    assert_int_equal(verdict_drop(&k, &e), 0);
+    assert_int_equal(load(&k), -ENOENT);
+    assert_int_equal(load(&other), 0);
+    assert_int_equal(verdict_drop(&k, &e), 0);
+    assert_int_equal(mkdir(c.file, 0700), 0); /* what cannot be unlinked is said */
+    assert_int_not_equal(verdict_drop(&k, &e), 0);
+    assert_non_null(strstr(e.msg, KEY_NAME));
+    unsetenv("XDG_CACHE_HOME");
+    char *home = getenv("HOME") ? strdup(getenv("HOME")) : NULL;
+    unsetenv("HOME");
+    assert_int_equal(verdict_drop(&k, &e), 0);
+    if (home)
+        setenv("HOME", home, 1);
+    free(home);
     cache_free(&c);
 }
 
@@ -424,6 +458,7 @@ int main(void)
         cmocka_unit_test(verdict_store_says_why_it_cannot),
         cmocka_unit_test(verdict_folder_follows_xdg),
         cmocka_unit_test(verdict_store_keeps_passes_only),
+        cmocka_unit_test(verdict_drop_forgets_one_verdict),
         cmocka_unit_test(verdict_needs_every_part_of_the_key),
         cmocka_unit_test(build_id_is_the_note_of_this_program),
     };
