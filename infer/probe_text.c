@@ -33,11 +33,13 @@ static const char text[] =
     "Nobody spoke until the harbour was in sight, and then everyone spoke at once.\n\n"
     "SELECT name, COUNT(*) AS n FROM visits WHERE year >= 2019 GROUP BY name ORDER BY n DESC;\n";
 
+/* Three steps at the least: the first is queued, the second recorded and replayed, and only the third
+ * goes on from where a replay left the device (forward.h). */
 struct probe_split probe_split(uint32_t n)
 {
-    struct probe_split s = {.n_step = n < 16 ? n > 0 : n / 16};
-    uint32_t left = n - s.n_step, first = n / 4 * 3 + n % 4 * 3 / 4;
-    s.chunk[0] = first < left ? first : left;
+    struct probe_split s = {.n_step = n < 3 ? n : n < 48 ? 3 : n / 16};
+    uint32_t left = n - s.n_step;
+    s.chunk[0] = left * 4 / 5;
     s.chunk[1] = left - s.chunk[0];
     return s;
 }

@@ -14,7 +14,7 @@ unset SKIP_PARITY_GATE EMU_DEVICES EMU_MEM EMU_BAD_COPY EMU_CC
 in=
 # Sanitized and hooked builds are slow, and what they alone can find does not hide behind position 32
 # (test_gpu_gate runs the probe of 256 there): one family, a short context. FAMILIES and CTX tell
-# otherwise; of 32 positions the last is a replay of the graph.
+# otherwise; of 32 positions the last two are replays of the graph.
 families="llama qwen2 qwen3 gemma3"
 ctx=
 case $G in *emu-asan | *emu-hooks) families=llama ctx=32 ;; esac

@@ -35,7 +35,7 @@ static struct gate ask(const char *family, enum mutant which, uint32_t n_ctx, bo
     return out;
 }
 
-/* 32 positions: 24, 6, and 2 steps, of which the last is a replay. tests/test_infer_probe.c has
+/* 32 positions: 23, 6, and 3 steps, of which the last two are replays. tests/test_infer_probe.c has
  * more mistakes, at full length, without a device. */
 static struct probe_result refused(const char *family, enum mutant which)
 {
@@ -98,18 +98,23 @@ static void gpu_gate_refuses_a_wrong_choice(void **state)
     struct probe_result r = refused("llama", MUTANT_ARGMAX);
     assert_true(probe_gate_passed(&r, PROBE_PARITY));
     assert_int_equal(probe_refused(&r), PROBE_GREEDY);
-    assert_int_equal(r.metric[PROBE_GREEDY].first_bad, 23);
+    assert_int_equal(r.metric[PROBE_GREEDY].first_bad, 22);
 }
 
-/* The step at 30 is queued, the one at 31 recorded and replayed (forward.h). Op by op, all is well.
+/* The step at 29 is queued, the one at 30 recorded and replayed (forward.h). Op by op, all is well.
  */
 static void gpu_gate_refuses_a_graph_that_does_nothing(void **state)
 {
     NEED_GPU();
     struct probe_result r = refused("llama", MUTANT_STALE_GRAPH);
     assert_int_equal(probe_refused(&r), PROBE_NMSE);
-    assert_int_equal(r.metric[PROBE_NMSE].first_bad, 31);
+    assert_int_equal(r.metric[PROBE_NMSE].first_bad, 30);
     assert_int_equal(r.bad_layer, -1);
+    /* A short context has its graph judged too: steps at 13, 14 and 15. */
+    struct err e = {0};
+    struct gate out = ask("llama", MUTANT_STALE_GRAPH, 16, true, &e);
+    assert_int_equal(out.state, GATE_REFUSED);
+    assert_int_equal(out.probe.metric[PROBE_NMSE].first_bad, 14);
 }
 
 /* No part of a graph runs where the user asked for none. */

@@ -68,8 +68,8 @@ static void probe_split_covers_all_of_it(void **state)
     (void)state;
     static const struct {
         uint32_t n, chunk[2], n_step;
-    } known[] = {{256, {192, 48}, 16}, {128, {96, 24}, 8}, {64, {48, 12}, 4},
-                 {16, {12, 3}, 1},     {2, {1, 0}, 1},     {1, {0, 0}, 1}};
+    } known[] = {{256, {192, 48}, 16}, {128, {96, 24}, 8}, {64, {48, 12}, 4}, {32, {23, 6}, 3},
+                 {16, {10, 3}, 3},     {2, {0, 0}, 2},     {1, {0, 0}, 1}};
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
         struct probe_split s = probe_split(known[i].n);
         assert_int_equal(s.chunk[0], known[i].chunk[0]);
@@ -79,7 +79,7 @@ static void probe_split_covers_all_of_it(void **state)
     for (uint32_t n = 1; n <= 256; n++) {
         struct probe_split s = probe_split(n);
         assert_int_equal(s.chunk[0] + s.chunk[1] + s.n_step, n);
-        assert_true(s.n_step >= 1);
+        assert_true(s.n_step >= (n < 3 ? n : 3)); /* queued, recorded, gone on from a replay */
         assert_true(n < 5 || (s.chunk[0] > 0 && s.chunk[1] > 0));
     }
 }
