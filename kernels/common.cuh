@@ -35,8 +35,8 @@ static inline cudaLaunchConfig_t gpu_shape(const struct gpu_stream *s, uint64_t 
 #define GPU_MAX_ROW 0x7fffffffu
 
 /* Sum over the block's n_warp * 32 threads, in an order that only the number of threads decides: lanes
- * by halves, then warps in rising order. part: n_warp doubles of shared memory, free again after the
- * caller's next barrier. Every thread gets the sum. Two barriers. */
+ * by halves, then warps in rising order. part: n_warp doubles of shared memory, free again at once.
+ * Every thread gets the sum. Two barriers. */
 static __device__ __forceinline__ double gpu_block_sum(double v, double *part, unsigned n_warp)
 {
     for (unsigned half = 16; half; half /= 2)
