@@ -18,12 +18,12 @@ static __global__ void __launch_bounds__(THREADS)
 }
 
 int gpu_act_mul(struct gpu_stream *s, float *y, const float *gate, const float *up, uint64_t n,
-                enum gpu_act act)
+                int act)
 {
     uint64_t blocks = (n + THREADS - 1) / THREADS;
     if (n == 0 || blocks > GPU_MAX_GRID_X || (act != GPU_SILU && act != GPU_GELU))
-        return gpu_fail(-EINVAL, "act_mul: %llu elements, act %d", (unsigned long long)n, (int)act);
+        return gpu_fail(-EINVAL, "act_mul: %llu elements, act %d", (unsigned long long)n, act);
     cudaLaunchConfig_t cfg = gpu_shape(s, blocks, 1, THREADS);
-    GPU_LAUNCH(&cfg, act_mul_kernel, y, gate, up, n, (int)act);
+    GPU_LAUNCH(&cfg, act_mul_kernel, y, gate, up, n, act);
     return gpu_launched("act_mul");
 }

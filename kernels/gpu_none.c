@@ -153,7 +153,7 @@ int gpu_attention(struct gpu_stream *s, float *o, const float *q, const struct g
 }
 
 int gpu_act_mul(struct gpu_stream *s, float *y, const float *gate, const float *up, uint64_t n,
-                enum gpu_act act)
+                int act)
 {
     return -ENODEV;
 }

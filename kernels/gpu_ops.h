@@ -93,9 +93,10 @@ enum gpu_act {
     GPU_GELU, /* u/2 * (1 + tanh(sqrt(2/pi) * (u + 0.044715 u^3))) */
 };
 
-/* y[i] = act(gate[i]) * up[i], i < n; y may be gate or up. Twin: cpu_act_mul(). */
+/* y[i] = act(gate[i]) * up[i], i < n; y may be gate or up. act: enum gpu_act, an int here because C++
+ * may take for granted that an enum holds nothing else, and the check with it. Twin: cpu_act_mul(). */
 int gpu_act_mul(struct gpu_stream *s, float *y, const float *gate, const float *up, uint64_t n,
-                enum gpu_act act);
+                int act);
 
 /* y[i] += x[i]. Twin: cpu_add(). */
 int gpu_add(struct gpu_stream *s, float *y, const float *x, uint64_t n);
