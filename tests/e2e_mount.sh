@@ -278,13 +278,21 @@ w = open(witness, "rb").read()
 assert m[1 << 20:2 << 20] == w[1 << 20:2 << 20]
 os.truncate(src, os.stat(src).st_size // 2)
 errors = 0
-for off in range(0, len(w), 1 << 20):
+short = 0
+for start in range(0, len(w), 1 << 20):
+    off, end = start, min(start + (1 << 20), len(w))
     try:
-        got = os.pread(f, 1 << 20, off)
-        assert got == w[off:off + len(got)] and len(got) == min(1 << 20, len(w) - off), "wrong or short at %d" % off
+        while off < end: # what the page cache still has goes out before the error: short, then EIO
+            got = os.pread(f, end - off, off)
+            assert got, "end of file at %d of %d" % (off, len(w))
+            assert got == w[off:off + len(got)], "wrong bytes at %d" % off
+            off += len(got)
+            short += off < end
     except OSError as e:
         assert e.errno == 5, e
         errors += 1
+if short:
+    print("# short reads:", short)
 print("# pieces that were EIO:", errors)
 assert errors > len(w) // (1 << 20) // 2
 pid = os.fork()
