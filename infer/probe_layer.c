@@ -3,7 +3,7 @@
  * same step: one alone may hide a fault.
  *
  * Before a fault the residuals differ by rounding, in f32 about 1e-14 of NMSE an operation (through
- * the emulation: 0); behind it by the fault. A fault that moved logits by 1e-6 or more is beyond
+ * the emulation: 0); behind it by the fault. A fault that moved logits by 1e-8 or more is beyond
  * PROBE_RESIDUAL_LIMIT sooner or later, but it may start lower and grow: so what counts is the
  * steepest rise up to there. A fault that in its own layer is no more than rounding is named where
  * it first is more (measured: Gemma 3 270M without epsilon, 2.7e-14 behind layer 0, 1.6e-9 behind

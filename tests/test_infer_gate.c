@@ -188,7 +188,7 @@ static void gate_refuses_by_name(void **state)
         print_message("# %s\n", a.e.msg);
         assert_int_equal(strncmp(a.e.msg, "PARITY-GATE: refused: NMSE ", 27), 0);
         assert_non_null(strstr(a.e.msg, " at position "));
-        assert_non_null(strstr(a.e.msg, "(limit 1e-06"));
+        assert_non_null(strstr(a.e.msg, "(limit 1e-08"));
         assert_non_null(strstr(a.e.msg, "first bad layer 1"));
         assert_non_null(strstr(a.e.msg, "--device cpu"));
         assert_true(strlen(a.e.msg) < ERR_MSG_MAX - 1); /* not cut */

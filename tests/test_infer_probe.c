@@ -257,38 +257,37 @@ static void probe_lets_ties_turn(void **state)
     assert_string_equal(line, "F2: passed: 0 of 16 greedy tokens equal, 16 ties within rounding");
 
     double spread = sqrt(2.0 / n); /* of (1, 1, 0, ...), nearly */
-    ref_logit[1] = dut_logit[0] = (float)(1 - 8 * 2e-3 * spread);
+    ref_logit[1] = dut_logit[0] = (float)(1 - 8 * 2e-4 * spread);
     r = run_forged(&n);
     assert_false(probe_gate_passed(&r, PROBE_F2));
     assert_int_equal(r.metric[PROBE_GREEDY].n_bad, 16);
 }
 
-/* 1 + 2^-10 times every logit is NMSE 2^-20, under the limit of 1e-6; 1 + 2^-9 is 2^-18, over it.
- */
-static void times_1024th(float *row, uint32_t n)
+/* 1 + 2^-14 times every logit is NMSE 2^-28, under the limit of 1e-8; 1 + 2^-13 is 2^-26, over it. */
+static void times_16384th(float *row, uint32_t n)
 {
     for (uint32_t i = 0; i < n; i++)
-        row[i] *= 1 + 0x1p-10f;
+        row[i] *= 1 + 0x1p-14f;
 }
 
-static void times_512th(float *row, uint32_t n)
+static void times_8192nd(float *row, uint32_t n)
 {
     for (uint32_t i = 0; i < n; i++)
-        row[i] *= 1 + 0x1p-9f;
+        row[i] *= 1 + 0x1p-13f;
 }
 
-static void probe_limits_nmse_at_1e_6(void **state)
+static void probe_limits_nmse_at_1e_8(void **state)
 {
     (void)state;
     struct pair p;
     pair_open(&p, "llama", 16);
-    mutant_logits = times_1024th;
+    mutant_logits = times_16384th;
     struct probe_result r = run(&p, MUTANT_LOGITS, 16);
-    about(r.metric[PROBE_NMSE].worst, 0x1p-20, 1e-3);
+    about(r.metric[PROBE_NMSE].worst, 0x1p-28, 1e-3);
     assert_int_equal(r.metric[PROBE_NMSE].n_bad, 0);
-    mutant_logits = times_512th;
+    mutant_logits = times_8192nd;
     r = run(&p, MUTANT_LOGITS, 16);
-    about(r.metric[PROBE_NMSE].worst, 0x1p-18, 1e-3);
+    about(r.metric[PROBE_NMSE].worst, 0x1p-26, 1e-3);
     assert_int_equal(r.metric[PROBE_NMSE].n_bad, 16);
     assert_int_equal(probe_refused(&r), PROBE_NMSE);
     assert_int_equal(r.metric[PROBE_COSINE].n_bad, 0);
@@ -556,7 +555,7 @@ int main(void)
         cmocka_unit_test(probe_measures_kl_and_nmse),
         cmocka_unit_test(probe_measures_cosine_and_lag),
         cmocka_unit_test(probe_lets_ties_turn),
-        cmocka_unit_test(probe_limits_nmse_at_1e_6),
+        cmocka_unit_test(probe_limits_nmse_at_1e_8),
         cmocka_unit_test(probe_kl_is_blind_to_a_common_shift_nmse_is_not),
         cmocka_unit_test(probe_passes_what_computes_right),
         cmocka_unit_test(probe_of_a_short_context_is_shorter),

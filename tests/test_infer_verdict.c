@@ -212,12 +212,12 @@ static void verdict_load_refuses_what_is_no_pass(void **state)
         {"positions 256", "positions 257"},               /* the probe has fewer */
         {"equal 255", "equal 257"},                       /* more than all */
         {"kl 0 0", "kl nan 0"},                           /* no number */
-        {"kl 0 0", "kl 1 0"},                             /* beyond the limit of 1e-6 */
+        {"kl 0 0", "kl 1 0"},                             /* beyond the limit */
         {"kl 0 0", "kl -1 0"},                            /* cannot be */
         {"kl 0 0", "kl 0x0 0"},                           /* not as written */
         {"kl 0 0", "KL 0 0"},                             /* another word */
         {"kl 0 0\n", ""},                                 /* a metric less */
-        {"greedy 1.0000000000000001e-05", "greedy 0.01"}, /* beyond 2e-3 */
+        {"greedy 1.0000000000000001e-05", "greedy 0.01"}, /* beyond the limit */
         {"\npassed\n", "\nrefused\n"},
         {"\npassed\n", "\npassed\npassed\n"},
     };
@@ -229,9 +229,9 @@ static void verdict_load_refuses_what_is_no_pass(void **state)
         if (rc != -EUCLEAN)
             fail_msg("%s: %d", cases[i][1], rc);
     }
-    store_with(&c, "kl 0 0", "kl 1e-07 0"); /* not %.17g of 1e-7 */
+    store_with(&c, "kl 0 0", "kl 9e-09 0"); /* not %.17g of 9e-9 */
     assert_int_equal(load(&k), -EUCLEAN);
-    store_with(&c, "kl 0 0", "kl 9.9999999999999995e-08 0"); /* %.17g of it, within the limit */
+    store_with(&c, "kl 0 0", "kl 8.9999999999999995e-09 0"); /* %.17g of it, within the limit */
     assert_int_equal(load(&k), 0);
     cache_free(&c);
 }
