@@ -72,7 +72,8 @@ TESTS_INFER := $(filter tests/test_infer_% tests/test_tokenizer% tests/test_mode
 TESTS_GPU := $(wildcard tests/test_gpu_*.c)
 TESTS_FORMAT := $(filter-out $(TESTS_FS) $(TESTS_INFER) $(TESTS_GPU),$(wildcard tests/test_*.c))
 TEST_SUPPORT_INFER := tests/loaded.c
-TEST_SUPPORT := $(filter-out $(TEST_SUPPORT_INFER) $(wildcard tests/test_*.c tests/fuzz_*.c tests/tool_*.c),$(wildcard tests/*.c))
+TEST_SUPPORT_GPU := tests/gpu_arrays.c
+TEST_SUPPORT := $(filter-out $(TEST_SUPPORT_INFER) $(TEST_SUPPORT_GPU) $(wildcard tests/test_*.c tests/fuzz_*.c tests/tool_*.c),$(wildcard tests/*.c))
 tests_bin = $(patsubst tests/%.c,$(B)/tests/%,$(1))
 
 .PHONY: FORCE help all test gpu-tests test-gpu check-emu nvcc-compile nvcc-objects check check-long fuzz mutate bench-mount install uninstall clean format format-check
@@ -176,7 +177,7 @@ $(G)/%.o: %.cu
 	$(Q)$(if $(filter cuda,$(GPU)),$(NVCC) $(NVCC_FLAGS) $(CU_GEN) -MMD -MP -c -o $@ $<,$(CXX) $(EMU_FLAGS) $(EMU_OPT_CU) -x c++ -MMD -MP -c -o $@ $<)
 
 gpu_tests_bin = $(patsubst tests/%.c,$(GB)/tests/%,$(1))
-$(call gpu_tests_bin,$(TESTS_GPU)): $(GB)/tests/%: $(B)/tests/%.o $(call obj,$(TEST_SUPPORT) $(TEST_SUPPORT_INFER)) $(INFER_A) $(GPU_A) $(FORMAT_A)
+$(call gpu_tests_bin,$(TESTS_GPU)): $(GB)/tests/%: $(B)/tests/%.o $(call obj,$(TEST_SUPPORT) $(TEST_SUPPORT_INFER) $(TEST_SUPPORT_GPU)) $(INFER_A) $(GPU_A) $(FORMAT_A)
 	@mkdir -p $(@D)
 	$(call say,LD)
 	$(Q)$(GPU_LD) $(LDFLAGS) -o $@ $^ -lcmocka $(FORMAT_LIBS) $(INFER_LIBS) $(GPU_LIBS)

@@ -2,9 +2,22 @@
 
 #include "tests/support.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+void loaded_need_gpu(const char *test)
+{
+    struct backend *b = NULL;
+    struct err e = {0};
+    int rc = backend_open(&b, "gpu", NULL, &e);
+    backend_close(b);
+    if (rc == -ENODEV)
+        skip_because_in(test, "%s", e.msg);
+    if (rc < 0)
+        fail_msg("%s", e.msg);
+}
 
 void loaded_open(struct loaded *g, const char *path, const char *backend, int n_thread,
                  uint32_t n_ctx)

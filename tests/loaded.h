@@ -12,6 +12,14 @@ struct loaded {
     struct model *m;
 };
 
+/* Skips the test, saying why, where there is no backend "gpu"; one that fails, fails it. */
+#define NEED_GPU()                                                                                 \
+    do {                                                                                           \
+        (void)state;                                                                               \
+        loaded_need_gpu(__func__);                                                                 \
+    } while (0)
+void loaded_need_gpu(const char *test);
+
 /* n_ctx 0: the model's own. Fails the test with the story. */
 void loaded_open(struct loaded *g, const char *path, const char *backend, int n_thread,
                  uint32_t n_ctx);

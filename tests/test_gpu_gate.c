@@ -7,16 +7,7 @@
 
 #include <errno.h>
 
-static char *dir;    /* holds the tiny models */
-static bool has_gpu; /* as backend_open said */
-static struct err why;
-
-#define NEED_GPU()                                                                                 \
-    do {                                                                                           \
-        (void)state;                                                                               \
-        if (!has_gpu)                                                                              \
-            skip_because("%s", why.msg);                                                           \
-    } while (0)
+static char *dir; /* holds the tiny models */
 
 static struct gate ask(const char *family, enum mutant which, uint32_t n_ctx, bool force,
                        struct err *e)
@@ -163,9 +154,6 @@ int main(void)
         cmocka_unit_test(gpu_gate_without_graph_replays_nothing),
         cmocka_unit_test(gpu_identity_is_one_line),
     };
-    struct backend *b = NULL;
-    has_gpu = backend_open(&b, "gpu", NULL, &why) == 0;
-    backend_close(b);
     dir = temp_dir();
     setenv("XDG_CACHE_HOME", dir, 1);
     unsetenv("SKIP_PARITY_GATE");

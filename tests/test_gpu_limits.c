@@ -3,46 +3,9 @@
  * so that only rows at the far end lie in it. A kernel that counts in 32 bits reads elsewhere. */
 #include "kernels/gpu_ops.h"
 #include "tests/gguf_build.h"
-#include "tests/support.h"
+#include "tests/gpu_arrays.h"
 
-#include <errno.h>
 #include <math.h>
-
-static struct gpu_stream *stream; /* NULL: this build or machine has no GPU */
-
-#define NEED_GPU()                                                                                 \
-    do {                                                                                           \
-        (void)state;                                                                               \
-        if (!stream)                                                                               \
-            skip_because("%s", gpu_last_error());                                                  \
-    } while (0)
-
-static void must(int rc)
-{
-    if (rc < 0)
-        fail_msg("%d: %s", rc, gpu_last_error());
-}
-
-static void refused(int rc)
-{
-    if (rc != -EINVAL)
-        fail_msg("%d instead of -EINVAL (last error: %s)", rc, gpu_last_error());
-}
-
-static void *dev_new(const void *host, size_t n)
-{
-    void *p;
-    must(gpu_alloc(&p, n));
-    must(host ? gpu_upload(stream, p, host, n) : gpu_zero(stream, p, n));
-    must(gpu_stream_sync(stream));
-    return p;
-}
-
-static void dev_get(void *host, const void *p, size_t n)
-{
-    must(gpu_download(stream, host, p, n));
-    must(gpu_stream_sync(stream));
-}
 
 /* The address at which row `row` of row_bytes each would be p. */
 static void *moved(void *p, uint64_t row, uint64_t row_bytes)
@@ -54,7 +17,7 @@ enum { LAST = INT32_MAX - 1 }; /* the highest position and row there can be */
 
 static void kv_append_reaches_the_last_position(void **state)
 {
-    NEED_GPU();
+    NEED_STREAM();
     static const float k[3] = {1, 2, 3}, v[5] = {4, 5, 6, 7, 8};
     static const int32_t pos = LAST;
     float *dk = dev_new(k, sizeof k), *dv = dev_new(v, sizeof v), got[8];
@@ -75,7 +38,7 @@ static void kv_append_reaches_the_last_position(void **state)
 /* A window of two keys at the last position is one of two keys at position 1. */
 static void attention_reaches_the_last_position(void **state)
 {
-    NEED_GPU();
+    NEED_STREAM();
     static const float q[4] = {1, -2, 0.5f, 3}, k[8] = {1, 0, 2, 1, -1, 1, 0.25f, 0.5f};
     static const float v[6] = {3, 5, 7, 11, 13, 17};
     static const int32_t pos[2] = {1, LAST};
@@ -102,7 +65,7 @@ static void attention_reaches_the_last_position(void **state)
 
 static void attention_mixes_the_widest_head(void **state)
 {
-    NEED_GPU();
+    NEED_STREAM();
     enum { DV = 4096 };
     static const float k = 1;
     static const int32_t pos = 0;
@@ -126,7 +89,7 @@ static void attention_mixes_the_widest_head(void **state)
 
 static void embed_reaches_the_last_row(void **state)
 {
-    NEED_GPU();
+    NEED_STREAM();
     enum { N = 32, ROW = 34 }; /* one block of Q8_0 */
     static const int32_t id[2] = {0, LAST};
     uint8_t block[ROW];
@@ -148,7 +111,7 @@ static void embed_reaches_the_last_row(void **state)
 /* Sizes whose loops would not end in 32 bits, and grids that CUDA has not. */
 static void launches_refuse_what_does_not_fit(void **state)
 {
-    NEED_GPU();
+    NEED_STREAM();
     const uint64_t blocks = UINT64_C(0x80000000); /* one more than a grid is wide */
     const uint32_t half = UINT32_C(0x80000000);
     float *p = dev_new(NULL, 64);
@@ -194,9 +157,5 @@ int main(void)
         cmocka_unit_test(embed_reaches_the_last_row),
         cmocka_unit_test(launches_refuse_what_does_not_fit),
     };
-    if (gpu_stream_new(&stream) < 0)
-        stream = NULL;
-    int rc = cmocka_run_group_tests_name("gpu_limits", tests, NULL, NULL);
-    gpu_stream_free(stream);
-    return rc;
+    return cmocka_run_group_tests_name("gpu_limits", tests, stream_open, stream_close);
 }

@@ -7,16 +7,7 @@
 #include <errno.h>
 #include <math.h>
 
-static char *dir;    /* holds the models */
-static bool has_gpu; /* as backend_open said */
-static struct err why;
-
-#define NEED_GPU()                                                                                 \
-    do {                                                                                           \
-        (void)state;                                                                               \
-        if (!has_gpu)                                                                              \
-            skip_because("%s", why.msg);                                                           \
-    } while (0)
+static char *dir; /* holds the models */
 
 /* One test body, a test on each backend. */
 #define ON_BOTH(name)                                                                              \
@@ -591,9 +582,6 @@ int main(void)
         BOTH(session_reports_what_is_no_number),
         BOTH(tap_sees_each_layer_in_order),
     };
-    struct backend *b = NULL;
-    has_gpu = backend_open(&b, "gpu", NULL, &why) == 0;
-    backend_close(b);
     dir = temp_dir();
     int rc = cmocka_run_group_tests_name("gpu_session", tests, NULL, NULL);
     free(dir);
