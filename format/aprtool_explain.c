@@ -205,13 +205,13 @@ static int explain_extents(const struct tool_options *opt, const struct tool_fil
     json_key(&o, "extents");
     json_open(&o, '[');
     for (size_t i = 0; i < vapr_n_seg(v); i++) {
-        const struct vapr_seg *s = vapr_seg(v, i);
-        bool part = s->kind == VAPR_FILE || s->kind == VAPR_CONV;
+        const struct vseg *s = vapr_seg(v, i);
+        bool part = s->kind == VSEG_FILE || s->kind == VSEG_CONV;
         table_add(&t, "%" PRIu64, s->off);
         table_add(&t, "%" PRIu64, s->len);
-        if (s->kind == VAPR_CONV)
+        if (s->kind == VSEG_CONV)
             table_add(&t, "part %d, %s as F32", s->part, s->type->name);
-        else if (s->kind == VAPR_FILE)
+        else if (s->kind == VSEG_FILE)
             table_add(&t, "part %d", s->part);
         else
             table_add(&t, "%s", kind[s->kind]);

@@ -132,6 +132,7 @@ struct store_plan {
     int n_part;
     struct gguf *gguf;
     struct vapr *vapr;
+    const struct vplan *plan; /* of the file that is shown: vapr's */
 };
 
 /* Opens every part, parses, plans with s->opt.vapr, and checks that no part changed meanwhile

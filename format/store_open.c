@@ -155,9 +155,11 @@ static int plan_fill(struct store_plan *p, const struct store *s, const struct s
         if (moved < 0)
             return moved;
     }
-    if (rc == 0 && en->size && vapr_size(p->vapr) != en->size)
+    if (rc == 0)
+        p->plan = vapr_plan(p->vapr);
+    if (rc == 0 && en->size && p->plan->size != en->size)
         rc = err_set(e, -EIO, "%s: planned at %" PRIu64 " bytes, the scan said %" PRIu64,
-                     en->part[0].path, vapr_size(p->vapr), en->size);
+                     en->part[0].path, p->plan->size, en->size);
     return rc;
 }
 

@@ -82,14 +82,14 @@ static void x_source(struct text *t, const struct view *v)
 }
 
 /* How a segment looks to a reader of the parts: mem and conv bytes only exist in the mount. */
-static bool same_map(const struct vapr_seg *a, const struct vapr_seg *b)
+static bool same_map(const struct vseg *a, const struct vseg *b)
 {
-    bool fa = a->kind == VAPR_FILE, fb = b->kind == VAPR_FILE;
+    bool fa = a->kind == VSEG_FILE, fb = b->kind == VSEG_FILE;
     if (fa && fb)
         return a->part == b->part && a->src_off + a->len == b->src_off;
     if (fa || fb)
         return false;
-    return (a->kind == VAPR_ZERO) == (b->kind == VAPR_ZERO);
+    return (a->kind == VSEG_ZERO) == (b->kind == VSEG_ZERO);
 }
 
 static void x_extents(struct text *t, const struct view *v)
@@ -103,18 +103,18 @@ static void x_extents(struct text *t, const struct view *v)
             id->size, id->mtime_ns);
         put_escaped(t, v->en->part[i].path);
     }
-    const struct vapr *a = v->plan->vapr;
-    size_t n = vapr_n_seg(a);
+    const struct vplan *a = v->plan->plan;
+    size_t n = a->n_seg;
     for (size_t i = 0, end; i < n && t->rc == 0; i = end) {
-        const struct vapr_seg *first = vapr_seg(a, i);
+        const struct vseg *first = &a->seg[i];
         uint64_t len = first->len;
-        for (end = i + 1; end < n && same_map(vapr_seg(a, end - 1), vapr_seg(a, end)); end++)
-            len += vapr_seg(a, end)->len;
+        for (end = i + 1; end < n && same_map(&a->seg[end - 1], &a->seg[end]); end++)
+            len += a->seg[end].len;
         put(t, "\nmap %" PRIu64 " %" PRIu64 " ", first->off, len);
-        if (first->kind == VAPR_FILE)
+        if (first->kind == VSEG_FILE)
             put(t, "%d %" PRIu64, first->part, first->src_off);
         else
-            put(t, "%s 0", first->kind == VAPR_ZERO ? "zero" : "mem");
+            put(t, "%s 0", first->kind == VSEG_ZERO ? "zero" : "mem");
     }
 }
 
@@ -176,7 +176,7 @@ static void x_profile(struct text *t, const struct view *v)
 static void x_layout(struct text *t, const struct view *v)
 {
     if (v->plan)
-        put(t, "%s", vapr_layout(v->plan->vapr));
+        put(t, "%s", v->plan->plan->layout);
 }
 
 static void x_part_generation(struct text *t, const struct view *v)

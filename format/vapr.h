@@ -15,13 +15,14 @@
 #include "format/gguf.h"
 #include "format/quant.h"
 #include "format/source.h"
+#include "format/vplan.h"
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #define VAPR_BUILDER 1 /* raised whenever the bytes of a head change */
-#define VAPR_SHIFT   (UINT64_C(64) << 10)
+#define VAPR_SHIFT   VPLAN_SHIFT
 
 enum vapr_profile {
     VAPR_ENGINE, /* default: what the Rust engine reads right; Q8_0 and what it lacks as F32 */
@@ -43,23 +44,6 @@ struct vapr_options {
     enum vapr_profile profile;
     enum vapr_footer footer;
     enum vapr_values values;
-};
-
-enum vapr_kind {
-    VAPR_MEM,  /* p[0..len) */
-    VAPR_FILE, /* len bytes of a part from src_off */
-    VAPR_ZERO,
-    VAPR_CONV, /* whole blocks of a part, from src_off, dequantised to F32 */
-    VAPR_CRC,  /* the footer's 4 bytes; the first vapr_read of them reads the whole file */
-};
-
-struct vapr_seg {
-    enum vapr_kind kind;
-    uint64_t off, len;             /* virtual; sorted, touching, covering the file exactly */
-    const uint8_t *p;              /* VAPR_MEM */
-    int part;                      /* VAPR_FILE, VAPR_CONV */
-    uint64_t src_off;              /* VAPR_FILE, VAPR_CONV: absolute in the part */
-    const struct quant_type *type; /* VAPR_CONV: what the source bytes are */
 };
 
 /* One index entry and where its bytes come from. */
@@ -86,12 +70,15 @@ int vapr_new(struct vapr **out, const struct gguf *g, const struct vapr_options 
              struct err *e);
 void vapr_free(struct vapr *v);
 
+/* All that serving it needs; the four below look into it. */
+const struct vplan *vapr_plan(const struct vapr *v);
+
 uint64_t vapr_size(const struct vapr *v);
 const uint8_t *vapr_head(const struct vapr *v, size_t *len); /* header, metadata, index */
 uint64_t vapr_data_offset(const struct vapr *v);
 const char *vapr_layout(const struct vapr *v); /* "congruent", "shifted32", "placed" */
 size_t vapr_n_seg(const struct vapr *v);
-const struct vapr_seg *vapr_seg(const struct vapr *v, size_t i);
+const struct vseg *vapr_seg(const struct vapr *v, size_t i);
 size_t vapr_find_seg(const struct vapr *v, uint64_t off); /* the one holding byte off < size */
 size_t vapr_n_tensor(const struct vapr *v);
 const struct vapr_tensor *vapr_tensor(const struct vapr *v, size_t i); /* index order */
@@ -102,9 +89,9 @@ const struct gguf *vapr_gguf(const struct vapr *v);
 int vapr_read(const struct vapr *v, void *dst, uint64_t off, size_t len, size_t *got,
               struct err *e);
 
-/* n_block blocks from block_no of a VAPR_CONV segment, as F32, into dst: the whole of conversion.
+/* n_block blocks from block_no of a VSEG_CONV segment, as F32, into dst: the whole of conversion.
  */
-int vapr_convert(const struct vapr *v, const struct vapr_seg *s, uint64_t block_no, size_t n_block,
+int vapr_convert(const struct vapr *v, const struct vseg *s, uint64_t block_no, size_t n_block,
                  float *dst, struct err *e);
 
 /* A source over v: what apr_open takes. v is lent. source_check() on it asks every part. */

@@ -6,10 +6,8 @@
 #include "format/arch.h"
 #include "format/vapr.h"
 
-#include <stdatomic.h>
-
-#define VAPR_MAX_TENSOR (1u << 20)                /* apr_read's limit */
-#define VAPR_MAX_SIZE   ((UINT64_C(1) << 53) - 1) /* metadata carries offsets as JSON numbers */
+#define VAPR_MAX_TENSOR (1u << 20) /* apr_read's limit */
+#define VAPR_MAX_SIZE   VPLAN_MAX_SIZE
 
 struct vapr_entry {
     struct vapr_tensor t; /* t.name is owned */
@@ -24,17 +22,11 @@ struct vapr {
     struct vapr_options opt;
     struct vapr_entry *entry;
     size_t n_entry, cap_entry;
-    struct vapr_seg *seg;
-    size_t n_seg, cap_seg;
-    uint64_t end; /* of the last segment */
+    struct vplan plan; /* plan.size: while planning, the end so far */
     uint8_t *head;
     size_t head_len;
-    uint64_t data_off, size;
-    const char *layout;
-    _Atomic uint64_t footer; /* FOOTER_KNOWN | CRC; 0 until somebody asked */
+    uint64_t data_off;
 };
-
-#define VAPR_FOOTER_KNOWN (UINT64_C(1) << 32)
 
 /* vapr_plan.c: one entry per tensor of the GGUF in its order, each raw or to be converted. */
 int vapr_plan_entries(struct vapr *v, struct err *e);

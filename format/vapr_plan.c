@@ -139,42 +139,12 @@ bool vapr_row_sizes(const struct vapr_tensor *t, uint64_t *src, uint64_t *shown)
     return true;
 }
 
-/* --- segments --- */
-
-static int seg_push(struct vapr *v, const struct vapr_seg *s, struct err *e)
-{
-    if (v->n_seg == v->cap_seg) {
-        size_t cap = v->cap_seg ? 2 * v->cap_seg : 16;
-        struct vapr_seg *p = realloc(v->seg, cap * sizeof *p);
-        if (!p)
-            return err_set(e, -ENOMEM, "no memory for %zu segments", cap);
-        v->seg = p;
-        v->cap_seg = cap;
-    }
-    v->seg[v->n_seg++] = *s;
-    v->end = s->off + s->len;
-    return 0;
-}
-
-/* Appends s, and zeros between the end so far and its start. Empty segments are left out. */
-static int seg_add(struct vapr *v, struct vapr_seg s, struct err *e)
-{
-    if (s.len > VAPR_MAX_SIZE || s.off > VAPR_MAX_SIZE - s.len)
-        return err_set(e, -ERANGE, "the file would be larger than 2^53 bytes");
-    if (s.len == 0)
-        return 0;
-    int rc = 0;
-    if (s.off > v->end && v->n_seg > 0)
-        rc = seg_push(v, &(struct vapr_seg){VAPR_ZERO, v->end, s.off - v->end, .part = -1}, e);
-    return rc < 0 ? rc : seg_push(v, &s, e);
-}
+/* --- layout --- */
 
 static uint64_t round_up(uint64_t x, uint64_t to)
 {
     return (x + to - 1) & ~(to - 1); /* callers stay below VAPR_MAX_SIZE */
 }
-
-/* --- layout --- */
 
 enum layout {
     LAYOUT_CONGRUENT,
@@ -209,16 +179,17 @@ static int lay_extents(struct vapr *v, uint64_t extra, struct err *e)
     uint64_t *at = calloc((size_t)n_part, sizeof *at);
     if (!at)
         return err_set(e, -ENOMEM, "no memory for %d parts", n_part);
-    v->end = gguf_data_start(v->g, 0) % VAPR_SHIFT + extra;
-    v->data_off = v->opt.profile == VAPR_STRICT ? v->end & ~UINT64_C(63) : v->end;
+    v->plan.size = gguf_data_start(v->g, 0) % VAPR_SHIFT + extra;
+    v->data_off = v->opt.profile == VAPR_STRICT ? v->plan.size & ~UINT64_C(63) : v->plan.size;
     int rc = 0;
     for (int k = 0; k < n_part && rc == 0; k++) {
         uint64_t start = gguf_data_start(v->g, k), stop = gguf_data_end(v->g, k);
         if (stop <= start)
             continue;
-        at[k] = v->end + (start + extra - v->end) % VAPR_SHIFT; /* unsigned: wraps as it should */
-        struct vapr_seg s = {VAPR_FILE, at[k], stop - start, .part = k, .src_off = start};
-        rc = seg_add(v, s, e);
+        at[k] = v->plan.size +
+                (start + extra - v->plan.size) % VAPR_SHIFT; /* unsigned: wraps as it should */
+        struct vseg s = {VSEG_FILE, at[k], stop - start, .part = k, .src_off = start};
+        rc = vplan_add(&v->plan, s, e);
     }
     for (size_t i = 0; i < v->n_entry; i++) {
         struct vapr_entry *n = &v->entry[i];
@@ -244,23 +215,23 @@ static int cmp_place(const void *a, const void *b)
  * at the next multiple of 64. Bytes between runs are padding and stay behind. */
 static int lay_runs(struct vapr *v, struct vapr_entry **sorted, size_t n, struct err *e)
 {
-    struct vapr_seg run = {.kind = VAPR_FILE, .part = -1};
+    struct vseg run = {.kind = VSEG_FILE, .part = -1};
     int rc = 0;
     for (size_t i = 0; i < n && rc == 0; i++) {
         struct vapr_entry *x = sorted[i];
         const struct vapr_tensor *t = &x->t;
         uint64_t off = run.off + (t->src_off - run.src_off);
         if (run.part != t->part || (!t->conv && off % 64 != 0)) {
-            rc = run.part >= 0 ? seg_add(v, run, e) : 0;
-            off = round_up(v->end, 64);
-            run = (struct vapr_seg){VAPR_FILE, off, 0, .part = t->part, .src_off = t->src_off};
+            rc = run.part >= 0 ? vplan_add(&v->plan, run, e) : 0;
+            off = round_up(v->plan.size, 64);
+            run = (struct vseg){VSEG_FILE, off, 0, .part = t->part, .src_off = t->src_off};
         }
         uint64_t need = t->src_off + t->src_size - run.src_off;
         run.len = need > run.len ? need : run.len;
         x->raw_off = off;
     }
     if (rc == 0 && run.part >= 0)
-        rc = seg_add(v, run, e);
+        rc = vplan_add(&v->plan, run, e);
     return rc;
 }
 
@@ -274,7 +245,7 @@ static int lay_placed(struct vapr *v, struct err *e)
         if (!v->entry[i].t.alias && v->entry[i].t.src_size > 0)
             sorted[n++] = &v->entry[i];
     qsort(sorted, n, sizeof *sorted, cmp_place);
-    v->end = v->data_off = 0;
+    v->plan.size = v->data_off = 0;
     int rc = lay_runs(v, sorted, n, e);
     free(sorted);
     return rc;
@@ -285,12 +256,12 @@ static int lay_placed(struct vapr *v, struct err *e)
 static int lay_aside(struct vapr *v, struct vapr_entry *x, bool *first, struct err *e)
 {
     struct vapr_tensor *t = &x->t;
-    t->off = round_up(v->end, *first ? VAPR_SHIFT : 64);
+    t->off = round_up(v->plan.size, *first ? VAPR_SHIFT : 64);
     *first = false;
-    struct vapr_seg s = {
-        t->conv ? VAPR_CONV : VAPR_FILE, t->off, t->size, .part = t->part, .src_off = t->src_off,
+    struct vseg s = {
+        t->conv ? VSEG_CONV : VSEG_FILE, t->off, t->size, .part = t->part, .src_off = t->src_off,
         .type = t->conv ? t->type : NULL};
-    return seg_add(v, s, e);
+    return vplan_add(&v->plan, s, e);
 }
 
 static int lay_tensors(struct vapr *v, struct err *e)
@@ -325,7 +296,7 @@ int vapr_plan_layout(struct vapr *v, struct err *e)
 {
     static const char *const names[] = {"congruent", "shifted32", "placed"};
     enum layout l = choose_layout(v);
-    v->layout = names[l];
+    v->plan.layout = names[l];
     int rc =
         l == LAYOUT_PLACED ? lay_placed(v, e) : lay_extents(v, l == LAYOUT_CONGRUENT ? 0 : 32, e);
     if (rc == 0)
@@ -346,22 +317,22 @@ int vapr_plan_move(struct vapr *v, struct err *e)
         v->entry[i].raw_off += by;
     }
     /* The tensors' segments behind the head's two. */
-    struct vapr_seg *old = v->seg;
-    size_t n = v->n_seg;
-    v->seg = NULL;
-    v->n_seg = v->cap_seg = 0;
-    int rc = seg_add(v, (struct vapr_seg){VAPR_MEM, 0, v->head_len, v->head, .part = -1}, e);
+    struct vseg *old = v->plan.seg;
+    size_t n = v->plan.n_seg;
+    v->plan.seg = NULL;
+    v->plan.n_seg = v->plan.cap_seg = 0;
+    int rc = vplan_add(&v->plan, (struct vseg){VSEG_MEM, 0, v->head_len, v->head, .part = -1}, e);
     for (size_t i = 0; i < n && rc == 0; i++) {
         old[i].off += by;
-        rc = seg_add(v, old[i], e);
+        rc = vplan_add(&v->plan, old[i], e);
     }
     free(old);
     /* Up to data_off at least, also without a tensor; then to a multiple of 64. */
-    uint64_t end = round_up(v->end > v->data_off ? v->end : v->data_off, 64);
-    if (rc == 0 && end > v->end)
-        rc = seg_add(v, (struct vapr_seg){VAPR_ZERO, v->end, end - v->end, .part = -1}, e);
+    uint64_t end = round_up(v->plan.size > v->data_off ? v->plan.size : v->data_off, 64);
+    if (rc == 0 && end > v->plan.size)
+        rc = vplan_add(&v->plan,
+                       (struct vseg){VSEG_ZERO, v->plan.size, end - v->plan.size, .part = -1}, e);
     if (rc == 0 && v->opt.footer == VAPR_FOOTER_CRC)
-        rc = seg_add(v, (struct vapr_seg){VAPR_CRC, v->end, 4, .part = -1}, e);
-    v->size = v->end;
+        rc = vplan_add(&v->plan, (struct vseg){VSEG_CRC, v->plan.size, 4, .part = -1}, e);
     return rc;
 }

@@ -19,15 +19,6 @@
 #define KEEP_SEGS       64 /* of a file that is not open; a placed layout has two per tensor */
 #define N_PLANS_AT_ONCE 2  /* a plan of a big vocabulary takes tens of MiB while it is made */
 
-/* As struct vapr_seg, but the bytes of VAPR_MEM are counted from the start of the head text, which
- * holds those of all such segments in order. */
-struct vseg {
-    enum vapr_kind kind;
-    int part;
-    uint64_t off, len, src_off;
-    const struct quant_type *type;
-};
-
 enum vfile_state {
     VFILE_CLOSED,
     VFILE_OPENING,
@@ -50,7 +41,8 @@ struct vfile {
     bool head_known; /* head_sha: of the head when it was first built */
     uint8_t head_sha[32];
     /* Made by the first open and kept (if few): the same generation has the same ones. */
-    struct vseg *seg;
+    struct vseg *seg; /* VSEG_MEM: p is NULL, src_off counts in the head text, which holds the bytes
+                       * of all such segments in order */
     size_t n_seg;
     /* Fixed while it is open. */
     struct source **part;
@@ -254,29 +246,29 @@ static int plan_open(struct vfile *vf, struct store_plan **out, struct err *e)
     const struct store_entry *en;
     struct scan *s = vfile_entry(vf, &en);
     int rc = store_plan_open(out, s->store, en, e);
-    if (rc == 0 && vapr_size((*out)->vapr) != vf->size) {
+    if (rc == 0 && (*out)->plan->size != vf->size) {
         rc = err_set(e, -EIO, "%s: planned again it has %" PRIu64 " bytes, had %" PRIu64, en->stem,
-                     vapr_size((*out)->vapr), vf->size);
+                     (*out)->plan->size, vf->size);
         store_plan_close(*out);
     }
     scan_put(s);
     return rc;
 }
 
-/* All VAPR_MEM bytes in order. */
-static int gather_mem(const struct vapr *v, uint8_t **p, size_t *len, struct err *e)
+/* All VSEG_MEM bytes in order. */
+static int gather_mem(const struct vplan *v, uint8_t **p, size_t *len, struct err *e)
 {
     uint64_t n = 0;
-    for (size_t i = 0; i < vapr_n_seg(v); i++)
-        if (vapr_seg(v, i)->kind == VAPR_MEM)
-            n += vapr_seg(v, i)->len;
+    for (size_t i = 0; i < v->n_seg; i++)
+        if (v->seg[i].kind == VSEG_MEM)
+            n += v->seg[i].len;
     uint8_t *b = malloc(n ? n : 1);
     if (!b)
         return err_set(e, -ENOMEM, "no memory for a head of %" PRIu64 " bytes", n);
     uint8_t *d = b;
-    for (size_t i = 0; i < vapr_n_seg(v); i++) {
-        const struct vapr_seg *s = vapr_seg(v, i);
-        if (s->kind != VAPR_MEM)
+    for (size_t i = 0; i < v->n_seg; i++) {
+        const struct vseg *s = &v->seg[i];
+        if (s->kind != VSEG_MEM)
             continue;
         memcpy(d, s->p, s->len);
         d += s->len;
@@ -286,23 +278,20 @@ static int gather_mem(const struct vapr *v, uint8_t **p, size_t *len, struct err
     return 0;
 }
 
-static int take_segments(struct vfile *vf, const struct vapr *v, struct err *e)
+static int take_segments(struct vfile *vf, const struct vplan *v, struct err *e)
 {
-    size_t n = vapr_n_seg(v);
+    size_t n = v->n_seg;
     struct vseg *seg = calloc(n ? n : 1, sizeof *seg);
     if (!seg)
         return err_set(e, -ENOMEM, "no memory for %zu segments", n);
     uint64_t mem = 0;
     for (size_t i = 0; i < n; i++) {
-        const struct vapr_seg *s = vapr_seg(v, i);
-        seg[i] = (struct vseg){.kind = s->kind,
-                               .part = s->part,
-                               .off = s->off,
-                               .len = s->len,
-                               .src_off = s->kind == VAPR_MEM ? mem : s->src_off,
-                               .type = s->type};
-        if (s->kind == VAPR_MEM)
-            mem += s->len;
+        seg[i] = v->seg[i];
+        if (seg[i].kind != VSEG_MEM)
+            continue;
+        seg[i].p = NULL; /* the plan's, which is closed */
+        seg[i].src_off = mem;
+        mem += seg[i].len;
     }
     vf->seg = seg;
     vf->n_seg = n;
@@ -342,7 +331,7 @@ static int text_from_plan(const struct text_job *j, const struct store_plan *pla
                                   : ARCH_VALUES_REFERENCE;
     switch (j->which) {
     case VFILE_HEAD:
-        rc = gather_mem(plan->vapr, p, len, e);
+        rc = gather_mem(plan->plan, p, len, e);
         if (rc == 0 && (rc = check_head(vf, *p, *len, e)) < 0)
             free(*p);
         goto out;
@@ -350,7 +339,7 @@ static int text_from_plan(const struct text_job *j, const struct store_plan *pla
         rc = store_text_extents(en, plan, &text, len, e);
         break;
     case VFILE_LAYOUT:
-        text = strdup(vapr_layout(plan->vapr));
+        text = strdup(plan->plan->layout);
         rc = text ? 0 : err_set(e, -ENOMEM, "no memory for a word");
         *len = text ? strlen(text) : 0;
         break;
@@ -435,7 +424,7 @@ static int open_planned(struct vfile *vf, struct err *e)
     gate_enter();
     int rc = plan_open(vf, &plan, e);
     if (rc == 0) {
-        rc = take_segments(vf, plan->vapr, e);
+        rc = take_segments(vf, plan->plan, e);
         if (rc == 0)
             rc = text_get(vf, VFILE_HEAD, plan, &vf->head, e);
         vf->part = plan->part;
@@ -630,18 +619,18 @@ static int read_seg(struct vfile *vf, const struct vseg *s, uint8_t *dst, uint64
                     struct err *e)
 {
     switch (s->kind) {
-    case VAPR_MEM:
+    case VSEG_MEM:
         atomic_fetch_add_explicit(&vf->env->mem_bytes, len, memory_order_relaxed);
         return vcache_item_read(vf->head, dst, s->src_off + at, len, e);
-    case VAPR_FILE:
+    case VSEG_FILE:
         atomic_fetch_add_explicit(&vf->env->file_bytes, len, memory_order_relaxed);
         return read_part(vf, s->part, dst, s->src_off + at, len, e);
-    case VAPR_ZERO:
+    case VSEG_ZERO:
         memset(dst, 0, len);
         return 0;
-    case VAPR_CONV:
+    case VSEG_CONV:
         return read_conv(vf, s, dst, at, len, e);
-    case VAPR_CRC:
+    case VSEG_CRC:
         break; /* footer=crc is refused among the options */
     }
     return err_set(e, -EIO, "segment of kind %d", (int)s->kind);

@@ -22,7 +22,7 @@ static void read_seams(const struct vapr *v)
     uint8_t buf[700];
     size_t got;
     for (size_t i = 0; i < vapr_n_seg(v); i++) {
-        const struct vapr_seg *s = vapr_seg(v, i);
+        const struct vseg *s = vapr_seg(v, i);
         check(s->off == at && s->len > 0 && vapr_find_seg(v, at) == i);
         check(vapr_read(v, buf, at > 300 ? at - 300 : 0, sizeof buf, &got, NULL) == 0);
         at += s->len;

@@ -259,9 +259,9 @@ static void vfile_change_in_the_middle_of_a_read_is_an_error(void **state)
     struct rig *r = rig_new(model("llama", QUANT_F32, 300), 0, VAPR_ENGINE);
     struct err e = {0};
     size_t got = 77, zero = 0;
-    while (vapr_seg(r->plan->vapr, zero)->kind != VAPR_ZERO)
+    while (vapr_seg(r->plan->vapr, zero)->kind != VSEG_ZERO)
         zero++;
-    const struct vapr_seg *s = vapr_seg(r->plan->vapr, zero); /* filled by memset, in user space */
+    const struct vseg *s = vapr_seg(r->plan->vapr, zero); /* filled by memset, in user space */
     char *path = path_join(r->root, "m.gguf");
     closed_page = mmap(NULL, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     assert_true(closed_page != MAP_FAILED && s->len > 0);

@@ -557,10 +557,10 @@ static void vapr_convert_gives_whole_blocks(void **state)
     open_ok(&m, b);
     struct vapr *v = vapr_ok(m.g, VAPR_ENGINE);
     const struct vapr_tensor *t = vapr_named(v, "blk.0.ffn_down.weight");
-    const struct vapr_seg *s = vapr_seg(v, vapr_find_seg(v, t->off));
+    const struct vseg *s = vapr_seg(v, vapr_find_seg(v, t->off));
     uint8_t *whole = vapr_bytes(v);
     float f[5 * 32];
-    assert_int_equal(s->kind, VAPR_CONV);
+    assert_int_equal(s->kind, VSEG_CONV);
     assert_int_equal(s->off, t->off);
     assert_int_equal(s->len, t->size);
     for (uint64_t at = 0; at + 5 <= t->size / 128; at += 7) {

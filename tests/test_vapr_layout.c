@@ -166,13 +166,13 @@ static void check_segments(const struct vapr *v)
 {
     uint64_t at = 0;
     for (size_t i = 0; i < vapr_n_seg(v); i++) {
-        const struct vapr_seg *s = vapr_seg(v, i);
+        const struct vseg *s = vapr_seg(v, i);
         assert_int_equal(s->off, at);
         assert_true(s->len > 0);
         at += s->len;
         assert_int_equal(vapr_find_seg(v, s->off), i);
         assert_int_equal(vapr_find_seg(v, at - 1), i);
-        if (s->kind == VAPR_FILE)
+        if (s->kind == VSEG_FILE)
             assert_true(s->src_off + s->len <= source_size(gguf_part(vapr_gguf(v), s->part)));
     }
     assert_int_equal(at, vapr_size(v));
@@ -191,9 +191,9 @@ static void check_extents(const struct vapr *v, uint64_t extra)
         uint64_t start = gguf_data_start(g, part), end = gguf_data_end(g, part);
         if (start == end)
             continue;
-        while (vapr_seg(v, k)->kind != VAPR_FILE)
+        while (vapr_seg(v, k)->kind != VSEG_FILE)
             k++;
-        const struct vapr_seg *s = vapr_seg(v, k++);
+        const struct vseg *s = vapr_seg(v, k++);
         assert_int_equal(s->part, part);
         assert_int_equal(s->src_off, start);
         assert_int_equal(s->len, end - start);
@@ -243,7 +243,7 @@ static void check_reads(const struct vapr *v, const uint8_t *model, struct rng *
         /* Half of them near a seam. */
         uint64_t off = rng_below(r, size);
         if (i & 1) {
-            const struct vapr_seg *s = vapr_seg(v, rng_below(r, vapr_n_seg(v)));
+            const struct vseg *s = vapr_seg(v, rng_below(r, vapr_n_seg(v)));
             off = s->off - (s->off ? rng_below(r, s->off < 70 ? s->off : 70) : 0);
         }
         size_t len = rng_below(r, i % 4 == 0 ? size + 100 : 700), skew = rng_below(r, 8);
