@@ -1,163 +1,11 @@
 #!/usr/bin/env bash
 # The mount, end to end: what mount.md §9 asks of it (tests 1, 2, 5-10, 12, 15, 16; 4 is test_vapr's),
-# and the program around it. Prints TAP. Needs /dev/fuse and the right to mount; else every test is
-# skipped with the reason. B: the build's folder. APRFS_MODELS: real models. LONG=1: the full counts.
-# Nothing is left mounted, whatever happens.
+# and the program around it. Prints TAP. Names of tests as arguments: only these. See tests/mount.sh.
 set -u
 cd "$(dirname "$0")/.." || exit 1
-B=$(realpath "${B:-build/debug}")
-MODELS=$(realpath -m "${APRFS_MODELS:-.cache/models}")
-LONG=${LONG:-0}
-APRFS=$B/aprfs APRTOOL=$B/aprtool
-W=$(mktemp -d "${TMPDIR:-/var/tmp}/aprfs-e2e.XXXXXX")
-chmod 755 "$W"
-N=0
-set -m # every test is a process group of its own
-
-mounts() { # mount points below $W, deepest first
-    awk -v w="$W/" 'index($5, w) == 1 { print $5 }' /proc/self/mountinfo | sort -r
-}
-
-unmount_all() {
-    local m
-    for m in $(mounts); do
-        fusermount3 -uqz "$m" 2>/dev/null || umount -l "$m" 2>/dev/null
-    done
-}
-
-cleanup() {
-    unmount_all
-    local p
-    for p in $(cat "$W"/*/pids 2>/dev/null); do
-        [ "$(cat "/proc/$p/comm" 2>/dev/null)" = aprfs ] && kill -9 "$p" 2>/dev/null
-    done
-    rm -rf "$W"
-}
-trap cleanup EXIT
-trap 'exit 130' INT TERM
-
-skip() { echo "$*" >"$T/skip"; exit 77; }
-fail() { echo "FAILED: $*"; exit 1; }
-
-# run NAME FUNCTION [SECONDS]: one test in $T, its own folder.
-run() {
-    local name=$1 fn=$2 limit=${3:-100} pid rc dog t0
-    t0=$(date +%s%N)
-    N=$((N + 1))
-    T=$W/$fn
-    mkdir -p "$T"
-    # shellcheck disable=SC2053 # ONLY is a pattern
-    if [ -n "${ONLY:-}" ] && [[ $fn != $ONLY ]]; then
-        echo "ok $N - $name # SKIP not asked for (ONLY=$ONLY)"
-        return
-    fi
-    if [ -n "$WHY_NOT" ]; then
-        echo "ok $N - $name # SKIP $WHY_NOT"
-        return
-    fi
-    (trap - EXIT INT TERM; set -eE; trap 'echo "FAILED: line $LINENO: $BASH_COMMAND"' ERR; "$fn") >"$T/log" 2>&1 </dev/null &
-    pid=$!
-    (trap - EXIT INT TERM; sleep "$limit"; echo "no end after $limit s" >>"$T/log"; stacks >>"$T/log"; kill -9 -- "-$pid") 2>/dev/null &
-    dog=$!
-    wait "$pid" 2>/dev/null
-    rc=$?
-    kill -- "-$dog" 2>/dev/null
-    wait "$dog" 2>/dev/null
-    unmount_all
-    if [ $rc -eq 0 ] && grep -qE 'AddressSanitizer|ThreadSanitizer|LeakSanitizer|runtime error' "$T"/*.daemon 2>/dev/null; then
-        rc=1
-    fi
-    if [ $rc -eq 77 ]; then
-        echo "ok $N - $name # SKIP $(cat "$T/skip")"
-    elif [ $rc -eq 0 ]; then
-        grep '^# ' "$T/log" # figures
-        echo "ok $N - $name"
-    else
-        echo "not ok $N - $name"
-        sed 's/^/# /' "$T/log" | tail -n 30
-        local d
-        for d in "$T"/*.daemon; do
-            [ -e "$d" ] && { echo "# ${d##*/}:"; grep -v 'no tokenizer.json' "$d" | tail -n 25 | sed 's/^/#   /'; }
-        done
-    fi
-    [ -z "${TIMES:-}" ] || echo "# $fn: $((($(date +%s%N) - t0) / 1000000)) ms"
-}
-
-stacks() { # where every thread of our daemons stands
-    local p
-    for p in $(cat "$T/pids" 2>/dev/null); do
-        for t in /proc/"$p"/task/*; do echo "$t $(cat "$t/wchan" 2>/dev/null)"; done
-    done
-}
-
-# start NAME STORE [OPTION...]: a daemon in the foreground, so that its words are kept; M, PID.
-start() {
-    local name=$1 store=$2 line
-    shift 2
-    M=$T/$name.mnt
-    mkdir -p "$M"
-    rm -f "$T/$name.ready"
-    mkfifo "$T/$name.ready"
-    "$APRFS" -f --ready-fd 9 "$@" "$store" "$M" >"$T/$name.daemon" 2>&1 9>"$T/$name.ready" &
-    PID=$!
-    echo $PID >>"$T/pids"
-    read -r line <"$T/$name.ready" || fail "no READY: $(cat "$T/$name.daemon")"
-    [ "$line" = READY ] || fail "ready-fd says '$line'"
-}
-
-# stop: unmounts M and wants exit status 0.
-stop() {
-    fusermount3 -u "$M" || fail "unmount: $(fuser -vm "$M" 2>&1)"
-    local rc=0
-    wait "$PID" || rc=$?
-    [ $rc -eq 0 ] || fail "daemon's exit status $rc"
-}
-
-xattr() { python3 -c 'import os,sys; sys.stdout.write(os.getxattr(sys.argv[1], "user.aprfs." + sys.argv[2]).decode())' "$1" "$2"; }
-stat_of() { awk -v k="$2" '$1 == k { print $2 }' "$1/.aprfs/stats.txt"; }
-
-# until SECONDS COMMAND...: true as soon as the command is.
-until_true() {
-    local end=$(($(date +%s%N) + $1 * 1000000000))
-    shift
-    while ! "$@" >/dev/null 2>&1; do
-        [ "$(date +%s%N)" -lt "$end" ] || return 1
-        sleep 0.02
-    done
-}
-
-small_store() { mkdir -p "$1"; "$B/tests/tool_store" "$1"; }
-
-# witness APR OUT [aprtool options]: the same file by the writer that is not the mount.
-witness() {
-    local src
-    src=$(xattr "$1" source | head -n 1)
-    shift_out=$2
-    local apr=$1
-    shift 2
-    "$APRTOOL" convert -f "$@" "$src" "$shift_out" >/dev/null || fail "convert $src for $apr"
-}
-
-# Sanitizers slow everything down ten times: they get fewer bytes and the same paths.
-brief() { sanitized && [ "$LONG" != 1 ]; }
-sanitized() { [[ $B == *asan || $B == *tsan ]]; }
+. tests/mount.sh
 
 # --- 1: bytes ------------------------------------------------------------------------------
-
-same_by_every_way() { # FILE WITNESS
-    cmp "$1" "$2"
-    local want
-    want=$(sha256sum <"$2")
-    [ "$(dd if="$1" bs=4k 2>/dev/null | sha256sum)" = "$want" ] || fail "dd bs=4k of $1"
-    [ "$(dd if="$1" bs=1M 2>/dev/null | sha256sum)" = "$want" ] || fail "dd bs=1M of $1"
-    [ "$(dd if="$1" bs=1M iflag=direct 2>/dev/null | sha256sum)" = "$want" ] || fail "O_DIRECT of $1"
-    rm -f "$T/copy"
-    cp "$1" "$T/copy"
-    [ "$(sha256sum <"$T/copy")" = "$want" ] || fail "cp of $1"
-    [ "$(python3 -c 'import hashlib,mmap,sys
-f = open(sys.argv[1], "rb")
-print(hashlib.sha256(mmap.mmap(f.fileno(), 0, prot=mmap.PROT_READ)).hexdigest() + "  -")' "$1")" = "$want" ] || fail "mmap of $1"
-}
 
 t_bytes_small() {
     local p apr n profiles="engine native strict"
@@ -253,12 +101,6 @@ t_random_reads() {
 }
 
 # --- 5, 6, 7: a source that changes ---------------------------------------------------------
-
-big_store() { # FILE MIB SEED
-    mkdir -p "$(dirname "$1")"
-    "$B/tests/tool_store" --big "$1.new" "$2" "$3"
-    mv "$1.new" "$1"
-}
 
 t_truncated() {
     big_store "$T/store/m.gguf" 32 1
@@ -1083,20 +925,6 @@ t_copies_nothing() {
     [ "$before" = "$after" ] || fail "the store changed"
 }
 
-WHY_NOT=
-[ -e /dev/fuse ] || WHY_NOT="no /dev/fuse here"
-if [ -z "$WHY_NOT" ]; then
-    mkdir "$W/probe" "$W/probe.store"
-    if ! "$APRFS" "$W/probe.store" "$W/probe" 2>"$W/probe.err"; then
-        if [ -c /dev/fuse ] && [ -r /dev/fuse ] && grep -qvE 'ermi|not permitted' "$W/probe.err" && ! grep -qiE 'permission|not permitted' "$W/probe.err"; then
-            echo "# $(cat "$W/probe.err")"
-        else
-            WHY_NOT="mounting is not permitted here: $(head -n 1 "$W/probe.err")"
-        fi
-    fi
-    unmount_all
-fi
-
 run mount_bytes_equal_witness t_bytes_small 240
 run mount_bytes_equal_independent_witness t_bytes_without_our_code 120
 run mount_real_models_equal_witness t_bytes_real $((LONG ? 3600 : 180))
@@ -1128,4 +956,4 @@ run mount_siblings_are_json t_siblings
 run mount_never_widens_access t_narrow_access
 run mount_memory_is_bounded t_memory 240
 run mount_copies_nothing t_copies_nothing
-echo "1..$N"
+tests_end
