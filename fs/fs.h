@@ -2,6 +2,7 @@
 #ifndef APRFS_FS_FS_H
 #define APRFS_FS_FS_H
 
+#include "fs/counters.h"
 #include "fs/options.h"
 #include "fs/tree.h"
 #include "fs/vfile.h"
@@ -25,6 +26,7 @@ struct fs {
     char root[4096]; /* the store's real path */
     pthread_mutex_t handles_mu;
     struct handle *handles; /* all that are open (ops.c) */
+    struct counters count;
     /* Counters for stats.txt. */
     atomic_uint_least64_t n_read, n_read_bytes, n_eio, n_stale, n_open_total;
 };

@@ -37,6 +37,18 @@ static struct fs *fs_of(fuse_req_t req)
     return fuse_req_userdata(req);
 }
 
+static void count_op(fuse_req_t req, enum counters_op op)
+{
+    counters_op(&fs_of(req)->count, op);
+}
+
+/* Counted before it is answered: req is gone afterwards. */
+static void reply_err(fuse_req_t req, int error)
+{
+    counters_error(&fs_of(req)->count, error);
+    fuse_reply_err(req, error);
+}
+
 static struct handle *handle_of(const struct fuse_file_info *fi)
 {
     return (struct handle *)(uintptr_t)fi->fh;
@@ -110,7 +122,7 @@ static void reply_failed(fuse_req_t req, const struct node *n, const char *what,
                          const struct err *e)
 {
     log_line(LOG_WARN, "%s: %s: %s", n->path, what, e->msg);
-    fuse_reply_err(req, -rc);
+    reply_err(req, -rc);
 }
 
 /* --- lookup and attributes ---------------------------------------------------------------- */
@@ -152,6 +164,7 @@ static int find_child(struct fs *fs, fuse_ino_t parent, const char *name, struct
 
 static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
+    count_op(req, COUNT_lookup);
     struct fs *fs = fs_of(req);
     struct fuse_entry_param p = {.entry_timeout = FS_NEGATIVE_TIMEOUT_S};
     struct node *n;
@@ -166,9 +179,10 @@ static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
         rc = find_child(fs, parent, name, &n, &st, &e);
     }
     if (!n && rc == -ENOENT) {
+        counters_error(&fs->count, ENOENT);
         fuse_reply_entry(req, &p); /* ino 0: there is none, and that may be remembered */
     } else if (!n) {
-        fuse_reply_err(req, -rc);
+        reply_err(req, -rc);
     } else if (rc < 0) {
         nodes_forget(fs->nodes, n->ino, 1);
         reply_failed(req, n, "lookup", rc, &e);
@@ -182,12 +196,14 @@ static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 
 static void op_forget(fuse_req_t req, fuse_ino_t ino, uint64_t nlookup)
 {
+    count_op(req, COUNT_forget);
     nodes_forget(fs_of(req)->nodes, ino, nlookup);
     fuse_reply_none(req);
 }
 
 static void op_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *f)
 {
+    count_op(req, COUNT_forget);
     struct fs *fs = fs_of(req);
     for (size_t i = 0; i < count; i++)
         nodes_forget(fs->nodes, f[i].ino, f[i].nlookup);
@@ -198,12 +214,13 @@ static struct node *node_or_stale(fuse_req_t req, fuse_ino_t ino)
 {
     struct node *n = nodes_find(fs_of(req)->nodes, ino);
     if (!n)
-        fuse_reply_err(req, ESTALE);
+        reply_err(req, ESTALE);
     return n;
 }
 
 static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
+    count_op(req, COUNT_getattr);
     (void)fi;
     struct fs *fs = fs_of(req);
     struct node *n = node_or_stale(req, ino);
@@ -221,6 +238,7 @@ static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 
 static void op_readlink(fuse_req_t req, fuse_ino_t ino)
 {
+    count_op(req, COUNT_readlink);
     struct fs *fs = fs_of(req); /* req is gone once it is answered */
     struct node *n = node_or_stale(req, ino);
     if (!n)
@@ -228,12 +246,13 @@ static void op_readlink(fuse_req_t req, fuse_ino_t ino)
     if (n->kind == NODE_LINK)
         fuse_reply_readlink(req, n->target);
     else
-        fuse_reply_err(req, EINVAL);
+        reply_err(req, EINVAL);
     nodes_put(fs->nodes, n);
 }
 
 static void op_statfs(fuse_req_t req, fuse_ino_t ino)
 {
+    count_op(req, COUNT_statfs);
     (void)ino;
     /* No blocks: nothing is stored here. */
     struct statvfs st = {.f_bsize = 4096,
@@ -303,9 +322,10 @@ static int open_apr(struct fs *fs, struct handle *h, struct err *e)
 
 static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
+    count_op(req, COUNT_open);
     struct fs *fs = fs_of(req);
     if ((fi->flags & O_ACCMODE) != O_RDONLY || (fi->flags & O_TRUNC)) {
-        fuse_reply_err(req, EROFS);
+        reply_err(req, EROFS);
         return;
     }
     struct node *n = node_or_stale(req, ino);
@@ -314,7 +334,7 @@ static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     struct err e;
     struct handle *h = handle_new(fs, n);
     if (!h) {
-        fuse_reply_err(req, ENOMEM);
+        reply_err(req, ENOMEM);
         return;
     }
     int rc = err_set(&e, -EISDIR, "not a file");
@@ -334,7 +354,7 @@ static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
         if (rc != -ESTALE)
             log_line(LOG_WARN, "%s: open: %s", n->path, e.msg);
         handle_free(fs, h);
-        fuse_reply_err(req, -rc);
+        reply_err(req, -rc);
         return;
     }
     fi->fh = (uintptr_t)h;
@@ -348,6 +368,7 @@ static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 
 static void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
+    count_op(req, COUNT_release);
     (void)ino;
     handle_free(fs_of(req), handle_of(fi));
     fuse_reply_err(req, 0);
@@ -402,6 +423,7 @@ static int read_handle(struct handle *h, void *dst, uint64_t off, size_t size, s
 static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
                     struct fuse_file_info *fi)
 {
+    count_op(req, COUNT_read);
     (void)ino;
     struct fs *fs = fs_of(req);
     struct handle *h = handle_of(fi);
@@ -417,7 +439,7 @@ static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
         atomic_fetch_add(&fs->n_eio, 1);
         if (!h->vf || !vfile_stale(h->vf)) /* that was said once already */
             log_line(LOG_WARN, "%s: %s", h->node->path, e.msg);
-        fuse_reply_err(req, -rc);
+        reply_err(req, -rc);
         return;
     }
     atomic_fetch_add_explicit(&fs->n_read_bytes, got, memory_order_relaxed);
@@ -426,8 +448,17 @@ static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
 
 /* --- directories -------------------------------------------------------------------------- */
 
+static void op_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+    (void)ino;
+    count_op(req, COUNT_releasedir);
+    handle_free(fs_of(req), handle_of(fi));
+    fuse_reply_err(req, 0);
+}
+
 static void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
+    count_op(req, COUNT_opendir);
     struct fs *fs = fs_of(req);
     watch_touch(fs->watch);
     struct node *n = node_or_stale(req, ino);
@@ -435,12 +466,12 @@ static void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
         return;
     if (n->kind != NODE_DIR) {
         nodes_put(fs->nodes, n);
-        fuse_reply_err(req, ENOTDIR);
+        reply_err(req, ENOTDIR);
         return;
     }
     struct handle *h = handle_new(fs, n);
     if (!h) {
-        fuse_reply_err(req, ENOMEM);
+        reply_err(req, ENOMEM);
         return;
     }
     h->tree = nodes_tree(fs->nodes);
@@ -491,7 +522,7 @@ static void do_readdir(fuse_req_t req, size_t size, off_t off, struct fuse_file_
     struct handle *h = handle_of(fi);
     char *buf = malloc(size);
     if (!buf) {
-        fuse_reply_err(req, ENOMEM);
+        reply_err(req, ENOMEM);
         return;
     }
     size_t used = 0;
@@ -513,6 +544,7 @@ static void do_readdir(fuse_req_t req, size_t size, off_t off, struct fuse_file_
 static void op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
                        struct fuse_file_info *fi)
 {
+    count_op(req, COUNT_readdir);
     (void)ino;
     do_readdir(req, size, off, fi, false);
 }
@@ -520,6 +552,7 @@ static void op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
 static void op_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
                            struct fuse_file_info *fi)
 {
+    count_op(req, COUNT_readdirplus);
     (void)ino;
     do_readdir(req, size, off, fi, true);
 }
@@ -531,13 +564,14 @@ static void reply_value(fuse_req_t req, const char *p, size_t len, size_t size)
     if (size == 0)
         fuse_reply_xattr(req, len);
     else if (len > size)
-        fuse_reply_err(req, ERANGE);
+        reply_err(req, ERANGE);
     else
         fuse_reply_buf(req, p, len);
 }
 
 static void op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
 {
+    count_op(req, COUNT_getxattr);
     struct fs *fs = fs_of(req);
     struct node *n = node_or_stale(req, ino);
     if (!n)
@@ -549,7 +583,7 @@ static void op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t
     if (rc == -ESTALE) /* as in op_open */
         watch_rescan(fs->watch, RESCAN_WAIT_MS);
     if (rc < 0)
-        fuse_reply_err(req, -rc);
+        reply_err(req, -rc);
     else
         reply_value(req, text, len, size);
     free(rc < 0 ? NULL : text);
@@ -558,6 +592,7 @@ static void op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t
 
 static void op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
 {
+    count_op(req, COUNT_listxattr);
     struct fs *fs = fs_of(req);
     struct node *n = node_or_stale(req, ino);
     if (!n)
@@ -567,7 +602,7 @@ static void op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
     struct err e;
     int rc = ctl_xattr_list(fs, n, &text, &len, &e);
     if (rc < 0)
-        fuse_reply_err(req, -rc);
+        reply_err(req, -rc);
     else
         reply_value(req, text, len, size);
     free(text);
@@ -576,82 +611,88 @@ static void op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
 
 /* --- what would change something ---------------------------------------------------------- */
 
+static void refuse_change(fuse_req_t req)
+{
+    count_op(req, COUNT_modify);
+    reply_err(req, EROFS);
+}
+
 static void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set,
                        struct fuse_file_info *fi)
 {
     (void)ino, (void)attr, (void)to_set, (void)fi;
-    fuse_reply_err(req, EROFS);
+    refuse_change(req);
 }
 
 static void op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev)
 {
     (void)parent, (void)name, (void)mode, (void)rdev;
-    fuse_reply_err(req, EROFS);
+    refuse_change(req);
 }
 
 static void op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
 {
     (void)parent, (void)name, (void)mode;
-    fuse_reply_err(req, EROFS);
+    refuse_change(req);
 }
 
 static void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
     (void)parent, (void)name;
-    fuse_reply_err(req, EROFS);
+    refuse_change(req);
 }
 
 static void op_symlink(fuse_req_t req, const char *link, fuse_ino_t parent, const char *name)
 {
     (void)link, (void)parent, (void)name;
-    fuse_reply_err(req, EROFS);
+    refuse_change(req);
 }
 
 static void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t newparent,
                       const char *newname, unsigned int flags)
 {
     (void)parent, (void)name, (void)newparent, (void)newname, (void)flags;
-    fuse_reply_err(req, EROFS);
+    refuse_change(req);
 }
 
 static void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t newparent, const char *newname)
 {
     (void)ino, (void)newparent, (void)newname;
-    fuse_reply_err(req, EROFS);
+    refuse_change(req);
 }
 
 static void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off,
                      struct fuse_file_info *fi)
 {
     (void)ino, (void)buf, (void)size, (void)off, (void)fi;
-    fuse_reply_err(req, EROFS);
+    refuse_change(req);
 }
 
 static void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
                       struct fuse_file_info *fi)
 {
     (void)parent, (void)name, (void)mode, (void)fi;
-    fuse_reply_err(req, EROFS);
+    refuse_change(req);
 }
 
 static void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value,
                         size_t size, int flags)
 {
     (void)ino, (void)name, (void)value, (void)size, (void)flags;
-    fuse_reply_err(req, EROFS);
+    refuse_change(req);
 }
 
 static void op_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
 {
     (void)ino, (void)name;
-    fuse_reply_err(req, EROFS);
+    refuse_change(req);
 }
 
 static void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len,
                          struct fuse_file_info *fi)
 {
     (void)ino, (void)mode, (void)off, (void)len, (void)fi;
-    fuse_reply_err(req, EROFS);
+    refuse_change(req);
 }
 
 static void op_copy_file_range(fuse_req_t req, fuse_ino_t in, off_t off_in,
@@ -660,7 +701,7 @@ static void op_copy_file_range(fuse_req_t req, fuse_ino_t in, off_t off_in,
 {
     (void)in, (void)off_in, (void)fi_in, (void)out, (void)off_out, (void)fi_out, (void)len;
     (void)flags;
-    fuse_reply_err(req, EROFS);
+    refuse_change(req);
 }
 
 static void op_init(void *userdata, struct fuse_conn_info *conn)
@@ -683,7 +724,7 @@ const struct fuse_lowlevel_ops ops_table = {
     .opendir = op_opendir,
     .readdir = op_readdir,
     .readdirplus = op_readdirplus,
-    .releasedir = op_release,
+    .releasedir = op_releasedir,
     .getxattr = op_getxattr,
     .listxattr = op_listxattr,
     .setattr = op_setattr,
