@@ -89,11 +89,25 @@ int store_cand_add_part(struct store_build *b, struct store_cand *c, const char 
     }
     struct store_part *p = &c->part[c->n_part];
     *p = (struct store_part){.id = *id};
+    p->how = b->how;
     snprintf(p->sha256, sizeof p->sha256, "%s", sha256);
     if (asprintf(&p->path, "%s/%s", strcmp(b->root, "/") ? b->root : "", rel) < 0)
         return -ENOMEM;
     c->n_part++;
     return 0;
+}
+
+int store_cand_add_alias(struct store_cand *c, const char *alias)
+{
+    for (size_t i = 0; i < c->n_alias; i++)
+        if (!strcmp(c->alias[i], alias))
+            return 0;
+    char **p = realloc(c->alias, (c->n_alias + 1) * sizeof *p);
+    if (!p)
+        return -ENOMEM;
+    c->alias = p;
+    p[c->n_alias] = strdup(alias);
+    return p[c->n_alias] ? (c->n_alias++, 0) : -ENOMEM;
 }
 
 int store_cand_refuse(struct store_cand *c, int rc, const char *why)
@@ -137,10 +151,13 @@ static void cand_release(struct store_cand *c)
     for (int i = 0; i < c->n_part; i++)
         store_part_release(&c->part[i]);
     free(c->part);
-    free(c->order);
-    free(c->dir);
-    free(c->file);
-    free(c->why);
+    for (size_t i = 0; i < c->n_alias; i++)
+        free(c->alias[i]);
+    free(c->alias);
+    char *text[] = {c->order, c->dir, c->file,     c->publisher, c->model,
+                    c->tag,   c->why, c->revision, c->params};
+    for (size_t i = 0; i < sizeof text / sizeof *text; i++)
+        free(text[i]);
 }
 
 static void problem_release(struct store_problem *p)
@@ -156,6 +173,10 @@ static void entry_release(struct store_entry *en)
     free(en->model);
     free(en->stem);
     free(en->wish);
+    free(en->order);
+    free(en->called);
+    free(en->revision);
+    free(en->params);
     for (size_t i = 0; i < en->n_alias; i++)
         free(en->alias[i]);
     free(en->alias);
@@ -201,10 +222,11 @@ static int cmp_first_path(const void *pa, const void *pb)
 {
     const struct store_entry *a = *(struct store_entry *const *)pa;
     const struct store_entry *b = *(struct store_entry *const *)pb;
-    return strcmp(a->part[0].path, b->part[0].path);
+    int r = strcmp(a->part[0].path, b->part[0].path);
+    return r ? r : strcmp(a->called, b->called);
 }
 
-/* prev's entries by first part, for bsearch; *n of them. NULL if there are none (or no memory: then
+/* prev's entries by first part and by what they were called, for bsearch; *n of them. NULL if there are none (or no memory: then
  * everything is parsed again, which is slow and right). */
 static const struct store_entry **index_prev(const struct store *prev, size_t *n)
 {
@@ -225,9 +247,9 @@ static bool settled_by_bytes(int rc)
 }
 
 static const struct store_entry *find_prev(const struct store_entry **idx, size_t n,
-                                           const struct store_cand *c)
+                                           const struct store_cand *c, char *called)
 {
-    struct store_entry key = {.part = c->part, .n_part = c->n_part}, *kp = &key;
+    struct store_entry key = {.part = c->part, .n_part = c->n_part, .called = called}, *kp = &key;
     if (!n || !c->n_part)
         return NULL;
     const struct store_entry **hit = bsearch(&kp, idx, n, sizeof *idx, cmp_first_path);
@@ -266,8 +288,47 @@ static int copy_facts(struct store_entry *en, const struct store_entry *from)
 
 /* ---- entries ---- */
 
-/* An entry that says nothing yet; takes the parts of c. */
-static int entry_init(struct store_entry *en, enum store_kind kind, struct store_cand *c)
+/* What c tells name_stem(), and what a file may be taken for. */
+static char *called_text(const struct store_cand *c)
+{
+    const char *slash = strrchr(c->dir, '/');
+    char *s;
+    return asprintf(&s, "%s/%s/%s/%d", c->file ? c->file : "",
+                    c->model ? c->model
+                    : slash  ? slash + 1
+                             : c->dir,
+                    c->tag ? c->tag : "", (int)c->role_hint) < 0
+               ? NULL
+               : s;
+}
+
+/* Publisher and model of c, whose stem is wish. */
+static void place(char publisher[NAME_SIZE], char model[NAME_SIZE], const struct store_cand *c,
+                  const char *wish)
+{
+    if (!c->publisher) {
+        name_two_levels(publisher, model, c->dir, wish);
+        return;
+    }
+    const char *m = c->model ? c->model : wish;
+    name_clean(publisher, c->publisher, strlen(c->publisher), NULL);
+    name_clean(model, m, strlen(m), NULL);
+}
+
+/* The names that users type, then the way of the first part. */
+static int take_aliases(struct store_entry *en, struct store_cand *c)
+{
+    int rc = store_cand_add_alias(c, c->order);
+    en->alias = c->alias;
+    en->n_alias = c->n_alias;
+    c->alias = NULL;
+    c->n_alias = 0;
+    return rc;
+}
+
+/* An entry that says nothing yet; takes the parts, names and texts of c. */
+static int entry_init(struct store_entry *en, enum store_kind kind, struct store_cand *c,
+                      char *called)
 {
     memset(en, 0, sizeof *en);
     en->kind = kind;
@@ -278,13 +339,19 @@ static int entry_init(struct store_entry *en, enum store_kind kind, struct store
     c->n_part = 0;
     for (int i = 0; i < en->n_part; i++)
         en->src_size += en->part[i].id.size;
-    en->alias = calloc(1, sizeof *en->alias);
-    if (!en->alias || !(en->alias[0] = strdup(c->order)))
+    en->called = called;
+    en->revision = c->revision;
+    en->params = c->params;
+    c->revision = c->params = NULL;
+    if (!called || take_aliases(en, c) < 0 || copy_str(&en->order, c->order))
         return -ENOMEM;
-    en->n_alias = 1;
     char wish[NAME_SIZE], pub[NAME_SIZE], model[NAME_SIZE];
-    name_clean(wish, c->file, name_bare_len(c->file), NULL);
-    name_two_levels(pub, model, c->dir, wish);
+    const char *file = c->file ? c->file : c->tag ? c->tag : "";
+    name_clean(wish, file, name_bare_len(file), NULL);
+    place(pub, model, c, wish);
+    if ((!en->revision && copy_str(&en->revision, "")) ||
+        (!en->params && copy_str(&en->params, "")))
+        return -ENOMEM;
     char **text[] = {&en->why, &en->warning, &en->arch, &en->quant, &en->tokenizer_why};
     for (size_t i = 0; i < sizeof text / sizeof *text; i++)
         if (copy_str(text[i], ""))
@@ -296,11 +363,13 @@ static int entry_init(struct store_entry *en, enum store_kind kind, struct store
 }
 
 /* One entry from one candidate: facts from prev if nothing changed, else from the bytes. */
-static int make_entry(struct store *s, struct store_build *b, struct store_cand *c,
-                      const struct store_entry *before, struct err *e)
+static int make_entry(struct store *s, struct store_cand *c, const struct store_entry **prev,
+                      size_t n_prev, struct err *e)
 {
     struct store_entry *en = &s->entry[s->n_entry++];
-    int rc = entry_init(en, s->kind, c);
+    char *called = called_text(c);
+    const struct store_entry *before = called ? find_prev(prev, n_prev, c, called) : NULL;
+    int rc = entry_init(en, s->kind, c, called);
     if (rc == 0 && c->rc < 0) {
         en->rc = c->rc;
         rc = copy_str(&en->why, c->why);
@@ -310,12 +379,11 @@ static int make_entry(struct store *s, struct store_build *b, struct store_cand 
         rc = store_examine(s, en, c, e);
         s->n_parsed++;
     }
-    (void)b;
     if (rc < 0)
         return rc;
     /* A model at the root has a directory of its own name, which only now is known. */
     char pub[NAME_SIZE], model[NAME_SIZE];
-    name_two_levels(pub, model, c->dir, en->wish);
+    place(pub, model, c, en->wish);
     return copy_str(&en->stem, en->wish) || copy_str(&en->publisher, pub) ||
                    copy_str(&en->model, model)
                ? -ENOMEM
@@ -345,7 +413,7 @@ static int cmp_wish(const void *pa, const void *pb)
     int r = strcasecmp(a->publisher, b->publisher);
     r = r ? r : strcasecmp(a->model, b->model);
     r = r ? r : strcasecmp(a->wish, b->wish);
-    return r ? r : strcmp(a->alias[0], b->alias[0]);
+    return r ? r : strcmp(a->order, b->order);
 }
 
 static int alias_move(struct store_entry *to, struct store_entry *from)
@@ -406,7 +474,7 @@ static int settle_names(struct store *s, struct err *e)
         snprintf(c->publisher, sizeof c->publisher, "%s", en->publisher);
         snprintf(c->model, sizeof c->model, "%s", en->model);
         snprintf(c->stem, sizeof c->stem, "%s", en->wish);
-        c->order = en->alias[0];
+        c->order = en->order;
         c->id = en->head_sha256;
         c->sibling = en->role == STORE_MODEL ? en->sibling_sha256 : NULL;
     }
@@ -436,11 +504,11 @@ static int add_problems(struct store *s, struct store_build *b)
         snprintf(dir, sizeof dir, "%s/%s", en->publisher, en->model);
         int rc = 0;
         if (en->rc < 0)
-            rc = store_problem_add(b, en->rc, en->alias[0], dir, en->why);
+            rc = store_problem_add(b, en->rc, en->order, dir, en->why);
         if (rc == 0 && *en->warning)
-            rc = store_problem_add(b, 0, en->alias[0], dir, en->warning);
+            rc = store_problem_add(b, 0, en->order, dir, en->warning);
         if (rc == 0 && shown(en) && en->role == STORE_MODEL && en->tokenizer_rc < 0)
-            rc = store_problem_add(b, en->tokenizer_rc, en->alias[0], dir, en->tokenizer_why);
+            rc = store_problem_add(b, en->tokenizer_rc, en->order, dir, en->tokenizer_why);
         if (rc < 0)
             return rc;
     }
@@ -453,7 +521,7 @@ static int cmp_entry(const void *pa, const void *pb)
     int r = strcmp(a->publisher, b->publisher);
     r = r ? r : strcmp(a->model, b->model);
     r = r ? r : strcmp(a->stem, b->stem);
-    return r ? r : strcmp(a->alias[0], b->alias[0]);
+    return r ? r : strcmp(a->order, b->order);
 }
 
 static int cmp_problem(const void *pa, const void *pb)
@@ -467,8 +535,9 @@ static int cmp_problem(const void *pa, const void *pb)
 static bool same_options(const struct store_options *a, const struct store_options *b)
 {
     return a->kind == b->kind && a->resolve == b->resolve && a->plan == b->plan &&
-           a->chat_hint == b->chat_hint && a->vapr.profile == b->vapr.profile &&
-           a->vapr.footer == b->vapr.footer && a->vapr.values == b->vapr.values;
+           a->chat_hint == b->chat_hint && a->all_revisions == b->all_revisions &&
+           a->vapr.profile == b->vapr.profile && a->vapr.footer == b->vapr.footer &&
+           a->vapr.values == b->vapr.values;
 }
 
 static int make_entries(struct store *s, struct store_build *b, struct err *e)
@@ -480,7 +549,7 @@ static int make_entries(struct store *s, struct store_build *b, struct err *e)
     const struct store_entry **prev = index_prev(b->prev, &n_prev);
     int rc = 0;
     for (size_t i = 0; rc == 0 && i < b->n_cand; i++)
-        rc = make_entry(s, b, &b->cand[i], find_prev(prev, n_prev, &b->cand[i]), e);
+        rc = make_entry(s, &b->cand[i], prev, n_prev, e);
     free(prev);
     if (rc == 0)
         rc = merge_same(s);
@@ -536,6 +605,7 @@ int store_scan(struct store **out, const char *root, const struct store_options 
         goto out;
     }
     s->kind = l->kind;
+    b.how = opt->resolve == STORE_RESOLVE_BENEATH ? STORE_HOW_BENEATH : STORE_HOW_ANY;
     rc = l->scan(&b, e);
     if (rc == 0)
         rc = make_entries(s, &b, e);
@@ -554,8 +624,8 @@ static bool equal_entry(const struct store_entry *a, const struct store_entry *b
     if (a->role != b->role || a->rc != b->rc || a->n_part != b->n_part || a->size != b->size ||
         a->n_alias != b->n_alias || a->tokenizer_rc != b->tokenizer_rc ||
         strcmp(a->publisher, b->publisher) || strcmp(a->model, b->model) ||
-        strcmp(a->stem, b->stem) || strcmp(a->why, b->why) ||
-        memcmp(a->head_sha256, b->head_sha256, NAME_ID_SIZE) ||
+        strcmp(a->stem, b->stem) || strcmp(a->why, b->why) || strcmp(a->revision, b->revision) ||
+        strcmp(a->params, b->params) || memcmp(a->head_sha256, b->head_sha256, NAME_ID_SIZE) ||
         memcmp(a->sibling_sha256, b->sibling_sha256, NAME_ID_SIZE))
         return false;
     for (size_t i = 0; i < a->n_alias; i++)

@@ -22,6 +22,10 @@
 
 enum store_kind {
     STORE_AUTO, /* as an option only: detect */
+    STORE_HF,   /* Hugging Face hub cache */
+    STORE_OLLAMA,
+    STORE_LMSTUDIO,
+    STORE_LLAMACPP, /* llama.cpp's cache before it moved into the hub's */
     STORE_PLAIN,
 };
 
@@ -39,27 +43,43 @@ enum store_resolve {
     STORE_RESOLVE_BENEATH, /* a link that leaves the root is a problem (EXDEV) */
 };
 
+/* How a file of a store is opened; a part keeps the rule it was found by. */
+enum store_how {
+    STORE_HOW_ANY,     /* links are followed wherever they lead */
+    STORE_HOW_BENEATH, /* a link that leaves the root: -EXDEV */
+    STORE_HOW_STRICT,  /* no link at all below the root: -ELOOP */
+    STORE_HOW_HUB,     /* strict, but the last component may be a link to its repository's blobs/ */
+};
+
 struct store_options {
     enum store_kind kind;
     enum store_resolve resolve;
     struct vapr_options vapr; /* decides sizes, and what a profile refuses */
-    bool plan;      /* true (the mount): plan every model once, so that size is known and a
+    bool plan;          /* true (the mount): plan every model once, so that size is known and a
                      * refusal is an entry's rc; false (listing): headers only, size 0 */
-    bool chat_hint; /* append -Instruct where a chat template exists and the stem has no hint */
+    bool all_revisions; /* hub cache: the other snapshots too, as "<repo>@<commit8>" */
+    bool chat_hint;     /* append -Instruct where a chat template exists and the stem has no hint */
 };
 
 struct store_part {
     char *path;          /* absolute: the root's real path and the way below it, links unresolved */
     struct source_id id; /* of the file behind it */
     char sha256[65];     /* lower-case hex where the store says it, else "" */
+    enum store_how how;
 };
 
 struct store_entry {
     /* Clean, collision-free; the file is publisher/model/stem.apr. */
     char *publisher, *model, *stem;
-    char *wish;   /* the stem before collisions were settled */
-    char **alias; /* other names; a plain folder: the path below the root */
+    char *wish;  /* the stem before collisions were settled */
+    char *order; /* way of the first part below the root: who is first in a collision */
+    char *
+        called; /* all that the layout told of names: equal, and the same bytes give the same wish */
+    char **alias; /* other names: as users type them ("qwen2.5:0.5b", "org/repo"), then order; of
+                   * several entries that were one model, one list after the other */
     size_t n_alias;
+    char *revision; /* hub: commit; Ollama: manifest digest; "" = the store knows none */
+    char *params;   /* Ollama's params layer, JSON as it stands; "" = none */
     enum store_kind kind;
     enum store_role role;
     struct store_part *part; /* in shard order; those that were found */

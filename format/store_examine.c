@@ -134,7 +134,10 @@ static int wish(struct store_entry *en, const struct store_cand *c, const struct
         .finetune = t[2],
         .version = t[3],
         .name = t[4],
-        .model_dir = slash ? slash + 1 : c->dir,
+        .model_dir = c->model ? c->model
+                     : slash  ? slash + 1
+                              : c->dir,
+        .tag = c->tag,
         .quant = en->quant,
         .chat_hint = opt->chat_hint && en->role == STORE_MODEL,
         .has_chat_template = gguf_find(g, "tokenizer.chat_template") != NULL,
@@ -233,6 +236,8 @@ static int examine_gguf(struct store *s, struct store_entry *en, const struct st
                         const struct gguf *g)
 {
     en->role = role_of(g);
+    if (en->role == STORE_MODEL)
+        en->role = c->role_hint;
     int rc = facts(en, c, g, &s->opt);
     if (rc < 0)
         return rc;

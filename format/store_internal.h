@@ -21,8 +21,16 @@ struct store_cand {
     int n_part, cap_part;
     char *order; /* way of the first part below the root, unique: who is first in a collision */
     char *dir;   /* directory below the root, "" = root: publisher and model by name_two_levels */
-    char *file;  /* the name that people know: first part's last component */
-    int rc;      /* != 0: refused already by the layout, with why */
+    char *file;  /* the name that people know, a last component; NULL: none, only a hash */
+    /* What the store says where a path does not: raw bytes, cleaned later; NULL = nothing. With a
+     * publisher and no model, the model is the stem. */
+    char *publisher, *model, *tag;
+    char **alias; /* as users type them; store_cand_add_alias() */
+    size_t n_alias;
+    char *revision, *params;   /* of struct store_entry */
+    enum store_role role_hint; /* what the store says of a file that says nothing itself: PROJECTOR
+                                * or ADAPTER; MODEL = nothing */
+    int rc;                    /* != 0: refused already by the layout, with why */
     char *why;
 };
 
@@ -31,6 +39,7 @@ struct store_build {
     const struct store *prev; /* NULL, or a scan with equal options */
     const char *root;         /* real path */
     int root_fd;
+    enum store_how how; /* of the parts added from now on */
     struct store_cand *cand;
     size_t n_cand, cap_cand;
     struct store_problem *problem;
@@ -42,6 +51,7 @@ struct store_cand *store_cand_new(struct store_build *b);
 /* A file of c: rel is its way below the root, copied. */
 int store_cand_add_part(struct store_build *b, struct store_cand *c, const char *rel,
                         const struct source_id *id, const char *sha256);
+int store_cand_add_alias(struct store_cand *c, const char *alias); /* copied; once each */
 /* Keeps the first reason. */
 int store_cand_refuse(struct store_cand *c, int rc, const char *why);
 /* rel, dir and why are copied. */
@@ -52,8 +62,8 @@ void store_part_release(struct store_part *p);
 /* Opens a file below the root as §2.3 of the design says; takes nothing. dir_fd/name may be a
  * shortcut to the same file (-1: none). Returns a descriptor of a regular file and its id, or
  * -errno with a sentence about the file without its path. */
-int store_open_file(int root_fd, enum store_resolve resolve, const char *rel, int dir_fd,
-                    const char *name, struct source_id *id, struct err *e);
+int store_open_file(int root_fd, enum store_how how, const char *rel, int dir_fd, const char *name,
+                    struct source_id *id, struct err *e);
 
 /* "owned by NAME, mode 0600" of a path below dir_fd; "" if it cannot even be seen. */
 void store_owner_text(char *dst, size_t cap, int dir_fd, const char *name);

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <linux/openat2.h>
 #include <pwd.h>
 #include <stdio.h>
@@ -41,10 +42,11 @@ void store_owner_text(char *dst, size_t cap, int dir_fd, const char *name)
                  group->gr_name);
 }
 
-static int open_beneath(int root_fd, const char *rel, int flags)
+/* more: RESOLVE_ flags beyond those that keep the way below the root. */
+static int open_beneath(int root_fd, const char *rel, int flags, uint64_t more)
 {
     struct open_how how = {.flags = (unsigned)flags,
-                           .resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS};
+                           .resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS | more};
     /* The kernel answers EAGAIN when a rename elsewhere made the walk uncertain: ask again. */
     for (int i = 0;; i++) {
         int fd = (int)syscall(SYS_openat2, root_fd, rel, &how, sizeof how);
@@ -64,8 +66,11 @@ static int open_error(int rc, int dir_fd, const char *name, struct err *e)
         return err_set(e, rc, "a link that leaves the store (resolve=beneath)");
     case -ENOENT:
         return err_set(e, rc, "gone, or a link whose target is gone");
+    case -ELOOP:
+        return err_set(
+            e, rc, "links in a circle, or a link where this kind of store has none: not followed");
     case -ENOSYS:
-        return err_set(e, rc, "resolve=beneath needs openat2 (Linux 5.6)");
+        return err_set(e, rc, "links cannot be refused here: that needs openat2 (Linux 5.6)");
     default:
         return err_set(e, rc, "%s", strerror(-rc));
     }
@@ -83,18 +88,69 @@ static int check_regular(int fd, struct stat *st, struct err *e)
     return S_ISREG(st->st_mode) ? 0 : err_set(e, -EINVAL, "not a regular file");
 }
 
-int store_open_file(int root_fd, enum store_resolve resolve, const char *rel, int dir_fd,
-                    const char *name, struct source_id *id, struct err *e)
+/* The way of the blob that the last component of rel leads to, below the root, in dst; "" if it is
+ * no link. rel is "<repo>/snapshots/<commit>/[sub/]<file>", and only "../../blobs/<hash>" (one more
+ * "../" per sub) is a link of a hub cache. */
+static int hub_blob(char dst[PATH_MAX], int root_fd, const char *rel, struct err *e)
+{
+    char target[PATH_MAX];
+    const char *name = strrchr(rel, '/'), *repo_end = strchr(rel, '/');
+    *dst = '\0';
+    if (!name || strlen(rel) >= sizeof target)
+        return err_set(e, -EINVAL, "no file of a snapshot");
+    snprintf(target, sizeof target, "%.*s", (int)(name - rel), rel);
+    int dir = open_beneath(root_fd, target, O_PATH | O_DIRECTORY | O_CLOEXEC, RESOLVE_NO_SYMLINKS);
+    if (dir < 0)
+        return open_error(-errno, root_fd, target, e);
+    ssize_t n = readlinkat(dir, name + 1, target, sizeof target - 1);
+    int rc = n < 0 ? -errno : 0;
+    close(dir);
+    if (rc == -EINVAL)
+        return 0; /* a file: links were impossible when it was written */
+    if (rc < 0)
+        return open_error(rc, root_fd, rel, e);
+    target[n] = '\0';
+    const char *hash = target; /* behind one "../" per directory below the repository */
+    for (const char *p = repo_end; hash && (p = strchr(p + 1, '/'));)
+        hash = strncmp(hash, "../", 3) ? NULL : hash + 3;
+    if (!hash || strncmp(hash, "blobs/", 6) || !name_part_ok(hash + 6, strlen(hash + 6)))
+        return err_set(e, -EXDEV, "a link to '%.200s', not to a file of the repository's blobs/",
+                       target);
+    hash += 6;
+    if (snprintf(dst, PATH_MAX, "%.*s/blobs/%s", (int)(repo_end - rel), rel, hash) >= PATH_MAX)
+        return err_set(e, -ENAMETOOLONG, "a link to a name that is too long");
+    return 0;
+}
+
+static int open_by(enum store_how how, int root_fd, const char *rel, int dir_fd, const char *name,
+                   int flags)
+{
+    if (how == STORE_HOW_ANY)
+        return openat(dir_fd, name, flags);
+    return open_beneath(root_fd, rel, flags, how == STORE_HOW_BENEATH ? 0 : RESOLVE_NO_SYMLINKS);
+}
+
+int store_open_file(int root_fd, enum store_how how, const char *rel, int dir_fd, const char *name,
+                    struct source_id *id, struct err *e)
 {
     /* First without opening: that alone may do things to a device, or let a pipe's writer go on. */
     static const int step[] = {O_PATH | O_CLOEXEC, OPEN_FLAGS};
+    char blob[PATH_MAX] = "";
+    if (how == STORE_HOW_HUB) {
+        int rc = hub_blob(blob, root_fd, rel, e);
+        if (rc < 0)
+            return rc;
+        rel = *blob ? blob : rel;
+        dir_fd = -1;
+    }
     if (dir_fd < 0) {
         dir_fd = root_fd;
         name = rel;
     }
     for (int i = 0;; i++) {
-        int fd = resolve == STORE_RESOLVE_BENEATH ? open_beneath(root_fd, rel, step[i])
-                                                  : openat(dir_fd, name, step[i]);
+        int fd = open_by(how, root_fd, rel, dir_fd, name, step[i]);
+        if (fd < 0 && errno == ENOENT && *blob)
+            return err_set(e, -ENOENT, "blob %.100s is gone", strrchr(blob, '/') + 1);
         if (fd < 0)
             return open_error(-errno, dir_fd, name, e);
         struct stat st;
@@ -119,7 +175,7 @@ int store_part_open(struct source **out, const struct store *s, const struct sto
         return err_set(e, rc, "%s: %s", s->root, strerror(-rc));
     }
     struct source_id now;
-    int fd = store_open_file(root, s->opt.resolve, p->path + n + 1, -1, NULL, &now, e);
+    int fd = store_open_file(root, p->how, p->path + n + 1, -1, NULL, &now, e);
     close(root);
     if (fd < 0) {
         err_wrap(e, "%s", p->path);

@@ -151,7 +151,7 @@ static int visit_file(struct plain_dir *d, const char *name)
     char *rel = join(d->rel, name);
     if (!rel)
         return -ENOMEM;
-    int fd = store_open_file(d->b->root_fd, d->b->opt->resolve, rel, d->fd, name, &id, &why);
+    int fd = store_open_file(d->b->root_fd, d->b->how, rel, d->fd, name, &id, &why);
     free(rel);
     if (fd >= 0) {
         int rc = look_at(d, name, fd, &id);
