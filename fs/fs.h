@@ -12,6 +12,7 @@
 #include <stdatomic.h>
 #include <stdint.h>
 
+struct broker;
 struct fuse_session;
 struct handle;
 
@@ -22,6 +23,7 @@ struct fs {
     struct nodes *nodes;
     struct watch *watch;
     struct fuse_session *se;
+    struct broker *broker; /* does what needs privilege (broker.h); NULL before the mount */
     double entry_timeout_s, attr_timeout_s;
     char root[4096]; /* the store's real path */
     pthread_mutex_t handles_mu;

@@ -1,6 +1,7 @@
 /* aprfs: mounts a folder of GGUF models as .apr files. Options, the way into the background, the
  * threads beside the workers, the end. Messages go to stderr until the mount works. */
 #define FUSE_USE_VERSION 312
+#include "fs/broker.h"
 #include "fs/compat.h"
 #include "fs/fs.h"
 #include "fs/log.h"
@@ -93,6 +94,16 @@ static int wait_for_report(int fd)
     return r.code;
 }
 
+/* Out of the tree, if it still is in it; open files go on. */
+static int detach(struct daemon *d)
+{
+    int rc = d->fs.broker ? broker_detach(d->fs.broker) : mount_detach(d->dir, d->dev, NULL);
+    if (rc < 0)
+        log_line(LOG_ERROR, "%s: cannot be unmounted: %s; run fusermount3 -uz %s", d->dir,
+                 strerror(-rc), d->dir);
+    return rc;
+}
+
 /* --- beside the workers ------------------------------------------------------------------- */
 
 /* Once the root can be listed, and only then, everybody who waits is told. */
@@ -109,8 +120,7 @@ static void *herald_main(void *ctx)
         report(d, 1, e.msg);
         if (dir)
             closedir(dir);
-        if (mount_detach(d->dir, d->dev, &e) < 0)
-            log_line(LOG_ERROR, "%s", e.msg);
+        detach(d);
         sem_post(&d->told);
         return NULL;
     }
@@ -138,8 +148,8 @@ static void *herald_main(void *ctx)
         if (null > 2)
             close(null);
     }
-    if (!report(d, 0, "") && mount_detach(d->dir, d->dev, &e) < 0)
-        log_line(LOG_ERROR, "%s", e.msg);
+    if (!report(d, 0, ""))
+        detach(d);
     sem_post(&d->told);
     return NULL;
 }
@@ -158,7 +168,6 @@ static void end_hard(struct daemon *d)
 static void *keeper_main(void *ctx)
 {
     struct daemon *d = ctx;
-    struct err e;
     int n_term = 0;
     for (;;) {
         struct pollfd p[2] = {{.fd = d->signal_fd, .events = POLLIN},
@@ -178,8 +187,7 @@ static void *keeper_main(void *ctx)
         } else {
             watch_disarm(d->fs.watch);
             mount_notify("STOPPING=1\n");
-            if (mount_detach(d->dir, d->dev, &e) < 0) {
-                log_line(LOG_ERROR, "%s", e.msg);
+            if (detach(d) < 0) {
                 fuse_session_exit(d->fs.se);
                 n_term++;
             }
@@ -327,6 +335,8 @@ static int serve(struct daemon *d, struct err *e)
     mounted = rc == 0;
     if (mounted && !mount_at(d->dir, &d->dev, type))
         rc = err_set(e, -EIO, "%s: mounted, but not in /proc/self/mountinfo", d->dir);
+    if (rc == 0) /* before there are threads: it is a fork */
+        rc = broker_start(&fs->broker, fuse_session_fd(fs->se), d->dir, d->dev, e);
     if (rc == 0)
         rc = watch_start(fs->watch, e);
     if (rc == 0)
@@ -342,9 +352,12 @@ static int serve(struct daemon *d, struct err *e)
     }
     if (fs->watch)
         watch_disarm(fs->watch);
-    if (mounted)
+    if (mounted) {
+        detach(d);
         fuse_session_unmount(fs->se);
+    }
     stop_threads(d);
+    broker_stop(fs->broker);
     /* A long scan, or one that a dead server holds: nothing depends on its end. */
     if (fs->watch && !watch_stop(fs->watch, SCAN_END_MS))
         _exit(rc < 0);
