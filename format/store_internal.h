@@ -7,6 +7,7 @@
 
 #include "format/store.h"
 
+#include <dirent.h>
 #include <errno.h>
 
 /* Ours, not the store's: memory or descriptors ran out. Says nothing about any file, so it ends a
@@ -65,6 +66,10 @@ void store_part_release(struct store_part *p);
 int store_open_file(int root_fd, enum store_how how, const char *rel, int dir_fd, const char *name,
                     struct source_id *id, struct err *e);
 
+/* The same of a snapshot's file by STORE_HOW_HUB; sha256: the blob's name where that is one, else "". */
+int store_open_hub(int root_fd, const char *rel, struct source_id *id, char sha256[65],
+                   struct err *e);
+
 /* "owned by NAME, mode 0600" of a path below dir_fd; "" if it cannot even be seen. */
 void store_owner_text(char *dst, size_t cap, int dir_fd, const char *name);
 
@@ -72,6 +77,40 @@ void store_owner_text(char *dst, size_t cap, int dir_fd, const char *name);
  * store_starved. */
 int store_examine(struct store *s, struct store_entry *en, const struct store_cand *c,
                   struct err *e);
+
+/* One folder while it is scanned: store_folder.c. Its functions return 0 or -errno of store_starved;
+ * what is wrong with a file is told as a candidate or a problem. */
+struct store_folder {
+    struct store_build *b;
+    const char *rel; /* below the root, "" = the root; lent by who opened it */
+    int depth;
+    int fd;
+    DIR *dir;    /* owns fd */
+    char **name; /* sorted, without "." and ".." */
+    size_t n_name, cap_name;
+    struct store_file *file; /* what may be a model */
+    size_t n_file, cap_file;
+};
+/* What a layout knows of a candidate that has its parts' names, order, dir and file. */
+typedef int store_namer(struct store_cand *c, const void *arg);
+
+/* Takes fd, reads the names. To be closed even where it failed. */
+int store_folder_open(struct store_folder *d, struct store_build *b, int fd, const char *rel,
+                      int depth);
+void store_folder_close(struct store_folder *d);
+/* Opens a folder of d: *fd (-1: a problem was told instead) and *rel are the caller's. */
+int store_folder_enter(struct store_folder *d, const char *name, int *fd, char **rel);
+/* Opens a file of d by b->how and looks whether it is, or ought to be, a model. */
+int store_folder_look(struct store_folder *d, const char *name);
+int store_folder_add(struct store_folder *d, const char *name, const struct source_id *id, int rc,
+                     const char *why);
+int store_folder_problem(const struct store_folder *d, const char *name, int rc, const char *why);
+/* Candidates from the files: shards by prefix and count, the rest one by one. namer may be NULL. */
+int store_folder_group(struct store_folder *d, store_namer *namer, const void *arg);
+
+/* Does the name say that it is a model, so that saying nothing about it would hide something? */
+bool store_named_gguf(const char *name);
+char *store_join(const char *rel, const char *name); /* malloc'ed "rel/name", or name below "" */
 
 int store_scan_plain(struct store_build *b, struct err *e);
 

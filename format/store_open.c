@@ -122,6 +122,11 @@ static int hub_blob(char dst[PATH_MAX], int root_fd, const char *rel, struct err
     return 0;
 }
 
+static bool is_sha256(const char *s)
+{
+    return strlen(s) == 64 && strspn(s, "0123456789abcdef") == 64;
+}
+
 static int open_by(enum store_how how, int root_fd, const char *rel, int dir_fd, const char *name,
                    int flags)
 {
@@ -130,27 +135,16 @@ static int open_by(enum store_how how, int root_fd, const char *rel, int dir_fd,
     return open_beneath(root_fd, rel, flags, how == STORE_HOW_BENEATH ? 0 : RESOLVE_NO_SYMLINKS);
 }
 
-int store_open_file(int root_fd, enum store_how how, const char *rel, int dir_fd, const char *name,
-                    struct source_id *id, struct err *e)
+/* The file behind rel (name in dir_fd), a regular one; blob: its name where it is a hub's. */
+static int open_regular(enum store_how how, int root_fd, const char *rel, int dir_fd,
+                        const char *name, const char *blob, struct source_id *id, struct err *e)
 {
     /* First without opening: that alone may do things to a device, or let a pipe's writer go on. */
     static const int step[] = {O_PATH | O_CLOEXEC, OPEN_FLAGS};
-    char blob[PATH_MAX] = "";
-    if (how == STORE_HOW_HUB) {
-        int rc = hub_blob(blob, root_fd, rel, e);
-        if (rc < 0)
-            return rc;
-        rel = *blob ? blob : rel;
-        dir_fd = -1;
-    }
-    if (dir_fd < 0) {
-        dir_fd = root_fd;
-        name = rel;
-    }
     for (int i = 0;; i++) {
         int fd = open_by(how, root_fd, rel, dir_fd, name, step[i]);
-        if (fd < 0 && errno == ENOENT && *blob)
-            return err_set(e, -ENOENT, "blob %.100s is gone", strrchr(blob, '/') + 1);
+        if (fd < 0 && errno == ENOENT && blob)
+            return err_set(e, -ENOENT, "blob %.100s is gone", blob);
         if (fd < 0)
             return open_error(-errno, dir_fd, name, e);
         struct stat st;
@@ -163,6 +157,32 @@ int store_open_file(int root_fd, enum store_how how, const char *rel, int dir_fd
         if (rc < 0)
             return rc;
     }
+}
+
+int store_open_hub(int root_fd, const char *rel, struct source_id *id, char sha256[65],
+                   struct err *e)
+{
+    char way[PATH_MAX];
+    int rc = hub_blob(way, root_fd, rel, e);
+    if (rc < 0)
+        return rc;
+    const char *blob = *way ? strrchr(way, '/') + 1 : NULL;
+    snprintf(sha256, 65, "%s", blob && is_sha256(blob) ? blob : "");
+    rel = blob ? way : rel;
+    return open_regular(STORE_HOW_HUB, root_fd, rel, root_fd, rel, blob, id, e);
+}
+
+int store_open_file(int root_fd, enum store_how how, const char *rel, int dir_fd, const char *name,
+                    struct source_id *id, struct err *e)
+{
+    char sha256[65];
+    if (how == STORE_HOW_HUB)
+        return store_open_hub(root_fd, rel, id, sha256, e);
+    if (dir_fd < 0) {
+        dir_fd = root_fd;
+        name = rel;
+    }
+    return open_regular(how, root_fd, rel, dir_fd, name, NULL, id, e);
 }
 
 int store_part_open(struct source **out, const struct store *s, const struct store_part *p,
