@@ -37,7 +37,7 @@ cg_limit() {
 cg_enter() { echo 0 2>/dev/null >"$1/cgroup.procs"; }
 
 # cg_oom_kills DIR: how many processes the kernel killed there for memory.
-cg_oom_kills() { awk '$1 == "oom_kill" { print $2 }' "$1/memory.oom_control" "$1/memory.events" 2>/dev/null; }
+cg_oom_kills() { cat "$1/memory.oom_control" "$1/memory.events" 2>/dev/null | awk '$1 == "oom_kill" { print $2 }'; }
 
 # cg_kill DIR: everything in it, then the group itself.
 cg_kill() {

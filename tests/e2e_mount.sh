@@ -312,64 +312,7 @@ t_random_changes() {
     "$B/tests/tool_store" "$T/parts" >/dev/null
     start m "$T/store"
     fds=$(ls /proc/$PID/fd | wc -l)
-    python3 - "$T/store" "$T/parts" "$M" "$n" "${APRFS_SEED:-1}" <<'PY'
-import os, random, shutil, sys, time
-store, parts, mnt, n, seed = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]), int(sys.argv[5])
-r = random.Random(seed)
-srcs = [os.path.join(parts, f) for f in os.listdir(parts) if f.endswith(".gguf")]
-names = ["m%02d" % i for i in range(20)]
-have = {}
-
-def shown():
-    out = set()
-    for d, _, fs in os.walk(mnt):
-        out |= {f[:-4] for f in fs if f.endswith(".apr")}
-    return out
-
-for i in range(n):
-    name = r.choice(names)
-    path = os.path.join(store, name + ".gguf")
-    act = r.choice(["add", "add", "delete", "rename", "chmod", "touch", "open"])
-    if act == "add":
-        tmp = os.path.join(store, "." + name + ".tmp")
-        shutil.copyfile(r.choice(srcs), tmp)
-        os.rename(tmp, path)
-        have[name] = 1
-    elif act == "delete" and name in have:
-        os.unlink(path)
-        del have[name]
-    elif act == "rename" and name in have:
-        to = r.choice(names)
-        os.rename(path, os.path.join(store, to + ".gguf"))
-        del have[name]
-        have[to] = 1
-    elif act == "chmod" and name in have:
-        os.chmod(path, r.choice([0o644, 0o600, 0o444]))
-    elif act == "touch" and name in have:
-        os.utime(path)
-    elif act == "open" and name in have:
-        for d, _, fs in os.walk(mnt):
-            for f in fs:
-                if f == name + ".apr":
-                    try:
-                        with open(os.path.join(d, f), "rb") as h:
-                            h.read(100)
-                    except OSError as e:
-                        # A file that changes at this moment may be stale; it may not be anything else.
-                        assert e.errno in (2, 5, 116), e
-    if i % 50 == 0:
-        time.sleep(r.random() * 0.1)
-end = time.time() + 10
-while shown() != set(have) and time.time() < end:
-    time.sleep(0.05)
-assert shown() == set(have), (sorted(shown() - set(have)), sorted(set(have) - shown()))
-for d, _, fs in os.walk(mnt):
-    for f in fs:
-        if f.endswith(".apr"):
-            with open(os.path.join(d, f), "rb") as h:
-                assert h.read(4) == b"APR\0"
-print("#", n, "changes,", len(have), "models at the end")
-PY
+    python3 tests/robust/changes.py --changes "$n" --seed "${APRFS_SEED:-1}" "$T/store" "$T/parts" "$M"
     sleep 0.3
     [ "$(stat_of "$M" open_files)" = 0 ]
     [ "$(ls /proc/$PID/fd | wc -l)" -le $((fds + 2)) ] || { ls -l /proc/$PID/fd; fail "descriptors leaked"; }

@@ -11,7 +11,7 @@
 # made) control group; all it started is killed with these and nothing is left mounted, whatever
 # happens. B: the build's folder. APRFS_MODELS: real models. LONG=1: the full counts. Arguments of the
 # script, or ONLY: names of tests (regular expressions, functions' names too). TIMES=1: how long each took.
-# KEEP=DIR: logs of failed tests go there.
+# KEEP=DIR: logs of failed tests, and what a test keeps, go there.
 # Needs /dev/fuse and the right to mount; else every test is skipped with the reason.
 . tests/cgroup.sh
 B=$(realpath "${B:-build/debug}")
@@ -20,6 +20,7 @@ LONG=${LONG:-0}
 APRFS=$B/aprfs APRTOOL=$B/aprtool
 W=$(mktemp -d "${TMPDIR:-/var/tmp}/aprfs-e2e.XXXXXX")
 chmod 755 "$W"
+export XDG_CACHE_HOME=$W/cache # not the user's
 N=0
 WANTED=("$@")
 [ -z "${ONLY:-}" ] || WANTED+=("$ONLY")
@@ -51,6 +52,10 @@ cleanup() {
 }
 trap cleanup EXIT
 trap 'exit 130' INT TERM
+
+keep() { # FILE...: beside the logs of failed tests
+    [ -z "${KEEP:-}" ] || { mkdir -p "$KEEP/${T##*/}" && cp "$@" "$KEEP/${T##*/}/"; }
+}
 
 skip() { echo "$*" >"$T/skip"; exit 77; }
 fail() { echo "FAILED: $*"; exit 1; }
@@ -103,7 +108,7 @@ run() {
         for d in "$T"/*.daemon; do
             [ -e "$d" ] && { echo "# ${d##*/}:"; grep -v 'no tokenizer.json' "$d" | tail -n 25 | sed 's/^/#   /'; }
         done
-        [ -z "${KEEP:-}" ] || { mkdir -p "$KEEP/$name" && cp "$T/log" "$T"/*.daemon "$KEEP/$name/" 2>/dev/null; }
+        keep "$T/log" "$T"/*.daemon 2>/dev/null
     fi
     [ -z "${TIMES:-}" ] || echo "# $fn: $((($(date +%s%N) - t0) / 1000000)) ms"
 }

@@ -1,8 +1,16 @@
-/* tool_randcmp [--ops N] [--threads T] [--seed S] [--extents TSV] FILE WITNESS
- * Reads FILE in random ways and compares every byte with WITNESS: pread, preadv, mmap, O_DIRECT,
- * readahead, sendfile, splice, copy_file_range; 1 byte to 3 MiB, half of them across a seam of the
- * extents (or near an end of the file). Prints the seed; on a difference offset, length and way, and
- * exits 1. */
+/* tool_randcmp [OPTION VALUE]... FILE WITNESS
+ *   --ops N       reads in all (10,000); --seconds S: for so long instead
+ *   --threads T   8
+ *   --seed S      1
+ *   --extents TSV the seams, as .aprfs/extents/ has them
+ *   --comm NAME   be called so while opening: the mount opens some programs' files without cache
+ *   --mmap 0      without mmap, which a file opened without cache refuses on Linux before 6.6
+ *   --quiet 1     figures of a failed run only
+ * Reads FILE in random ways and compares every byte with WITNESS: pread, preadv, mmap (as it comes and
+ * MADV_RANDOM), O_DIRECT, readahead, sendfile, splice, copy_file_range; 1 byte to 3 MiB, half of them
+ * across a seam of the extents (or near an end of the file). Now and then the cached pages are dropped
+ * first, so that the file system itself is read and not its cache alone, and the file is opened anew.
+ * Prints the seed; on a difference offset, length and way, and exits 1. */
 #include "tests/rng.h"
 
 #include <errno.h>
@@ -15,28 +23,32 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 #define MAX_LEN  ((size_t)3 << 20)
 #define MAX_SEAM 65536
 
-static const char *path, *witness_path;
+static const char *path, *witness_path, *comm;
 static const uint8_t *witness;
 static uint64_t size, seed = 1;
 static uint64_t seam[MAX_SEAM];
 static size_t n_seam;
 static uint64_t n_op = 10000;
-static bool quiet;
+static double seconds; /* 0: n_op counts */
+static bool quiet, no_mmap;
 static atomic_int failed;
-static atomic_uint_least64_t n_bytes;
+static atomic_uint_least64_t n_bytes, n_evict, n_reopen, n_no_copy_range;
 
 enum way {
     WAY_PREAD,
     WAY_PREADV,
     WAY_MMAP,
+    WAY_MMAP_RANDOM,
     WAY_DIRECT,
     WAY_READAHEAD,
     WAY_SENDFILE,
@@ -45,8 +57,9 @@ enum way {
     N_WAY,
 };
 
-static const char *const way_name[N_WAY] = {"pread",     "preadv",   "mmap",   "O_DIRECT",
-                                            "readahead", "sendfile", "splice", "copy_file_range"};
+static const char *const way_name[N_WAY] = {"pread",       "preadv",   "mmap",
+                                            "mmap-random", "O_DIRECT", "readahead",
+                                            "sendfile",    "splice",   "copy_file_range"};
 static atomic_uint_least64_t way_count[N_WAY];
 
 struct worker {
@@ -105,13 +118,14 @@ static ssize_t read_v(struct worker *w, uint64_t off, size_t len)
     return preadv(w->fd, v, 3, (off_t)off);
 }
 
-static ssize_t read_map(struct worker *w, uint64_t off, size_t len)
+static ssize_t read_map(struct worker *w, uint64_t off, size_t len, int advice)
 {
     uint64_t page = off & ~UINT64_C(4095);
     size_t n = len > size - off ? size - off : len;
     uint8_t *p = mmap(NULL, n + (off - page), PROT_READ, MAP_SHARED, w->fd, (off_t)page);
     if (p == MAP_FAILED)
         return -1;
+    madvise(p, n + (off - page), advice);
     memcpy(w->buf, p + (off - page), n);
     munmap(p, n + (off - page));
     return (ssize_t)n;
@@ -128,9 +142,11 @@ static ssize_t read_through_file(struct worker *w, enum way way, uint64_t off, s
         ssize_t n = way == WAY_SENDFILE
                         ? sendfile(w->out_fd, w->fd, &at, len - done)
                         : copy_file_range(w->fd, &at, w->out_fd, NULL, len - done, 0);
-        if (n < 0 && done == 0 && (errno == EXDEV || errno == EOPNOTSUPP || errno == EINVAL))
-            return pread(w->fd, w->buf, len,
-                         (off_t)off); /* this kernel copies within one file system */
+        if (n < 0 && done == 0 && way == WAY_COPY_RANGE &&
+            (errno == EXDEV || errno == EOPNOTSUPP)) { /* within one file system only */
+            atomic_fetch_add(&n_no_copy_range, 1);
+            return pread(w->fd, w->buf, len, (off_t)off);
+        }
         if (n < 0)
             return -1;
         if (n == 0)
@@ -168,7 +184,9 @@ static ssize_t read_some(struct worker *w, enum way way, uint64_t *off, size_t *
     case WAY_PREADV:
         return read_v(w, *off, *len);
     case WAY_MMAP:
-        return read_map(w, *off, *len);
+        return read_map(w, *off, *len, MADV_NORMAL);
+    case WAY_MMAP_RANDOM:
+        return read_map(w, *off, *len, MADV_RANDOM);
     case WAY_DIRECT:
         if (rng_below(&w->r, 2)) { /* as those do who align, and as those who do not */
             *off &= ~UINT64_C(511);
@@ -189,31 +207,79 @@ static ssize_t read_some(struct worker *w, enum way way, uint64_t *off, size_t *
     }
 }
 
+static void compare(struct worker *w, enum way way, uint64_t off, size_t len, ssize_t n)
+{
+    size_t want = len > size - off ? size - off : len;
+    if (n != (ssize_t)want) {
+        fprintf(stderr, "%s at %" PRIu64 "+%zu: %zd bytes (%s), expected %zu\n", way_name[way], off,
+                len, n, n < 0 ? strerror(errno) : "no error", want);
+        atomic_store(&failed, 1);
+    } else if (memcmp(w->buf, witness + off, want) != 0) {
+        size_t k = 0;
+        while (w->buf[k] == witness[off + k])
+            k++;
+        fprintf(stderr, "%s at %" PRIu64 "+%zu: byte %" PRIu64 " is %02x, expected %02x\n",
+                way_name[way], off, len, off + k, w->buf[k], witness[off + k]);
+        atomic_store(&failed, 1);
+    }
+    atomic_fetch_add(&way_count[way], 1);
+    atomic_fetch_add(&n_bytes, want);
+}
+
+static void open_file(struct worker *w)
+{
+    w->fd = open(path, O_RDONLY | O_CLOEXEC);
+    w->direct_fd = open(path, O_RDONLY | O_DIRECT | O_CLOEXEC);
+    if (w->fd < 0 || w->direct_fd < 0)
+        die(path);
+}
+
+static void close_file(struct worker *w)
+{
+    close(w->fd);
+    close(w->direct_fd);
+}
+
+/* The page cache would answer all but the first reads of a small file. */
+static void unsettle(struct worker *w)
+{
+    if (rng_below(&w->r, 8) == 0) {
+        uint64_t off = rng_below(&w->r, size);
+        posix_fadvise(w->fd, (off_t)off, rng_below(&w->r, 4) ? (off_t)MAX_LEN : 0,
+                      POSIX_FADV_DONTNEED);
+        atomic_fetch_add(&n_evict, 1);
+    }
+    if (rng_below(&w->r, 512) == 0) {
+        close_file(w);
+        open_file(w);
+        atomic_fetch_add(&n_reopen, 1);
+    }
+}
+
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
 static void *work(void *ctx)
 {
     struct worker *w = ctx;
-    for (uint64_t i = 0; i < w->n && !atomic_load(&failed); i++) {
+    const double end = now() + seconds;
+    if (comm)
+        prctl(PR_SET_NAME, comm);
+    for (uint64_t i = 0; !atomic_load(&failed) && (seconds > 0 ? now() < end : i < w->n); i++) {
         uint64_t off;
         size_t len;
         pick(w, &off, &len);
         enum way way = (enum way)rng_below(&w->r, N_WAY);
+        if (no_mmap && (way == WAY_MMAP || way == WAY_MMAP_RANDOM))
+            way = WAY_PREAD;
+        unsettle(w);
         memset(w->buf, 0xa5, len < 64 ? len : 64);
         ssize_t n = read_some(w, way, &off, &len);
-        size_t want = len > size - off ? size - off : len;
-        if (n != (ssize_t)want) {
-            fprintf(stderr, "%s at %" PRIu64 "+%zu: %zd bytes (%s), expected %zu\n", way_name[way],
-                    off, len, n, n < 0 ? strerror(errno) : "no error", want);
-            atomic_store(&failed, 1);
-        } else if (memcmp(w->buf, witness + off, want) != 0) {
-            size_t k = 0;
-            while (w->buf[k] == witness[off + k])
-                k++;
-            fprintf(stderr, "%s at %" PRIu64 "+%zu: byte %" PRIu64 " is %02x, expected %02x\n",
-                    way_name[way], off, len, off + k, w->buf[k], witness[off + k]);
-            atomic_store(&failed, 1);
-        }
-        atomic_fetch_add(&way_count[way], 1);
-        atomic_fetch_add(&n_bytes, want);
+        compare(w, way, off, len, n);
     }
     return NULL;
 }
@@ -223,64 +289,105 @@ static void worker_open(struct worker *w, uint64_t no, uint64_t n)
     char tmp[] = "/tmp/randcmp.XXXXXX";
     rng_init(&w->r, seed * 1000003 + no);
     w->n = n;
-    w->fd = open(path, O_RDONLY | O_CLOEXEC);
-    w->direct_fd = open(path, O_RDONLY | O_DIRECT | O_CLOEXEC);
+    open_file(w);
     w->out_fd = mkstemp(tmp);
     unlink(tmp);
     void *p;
-    if (w->fd < 0 || w->direct_fd < 0 || w->out_fd < 0 || pipe2(w->pipe_fd, O_CLOEXEC) < 0 ||
+    if (w->out_fd < 0 || pipe2(w->pipe_fd, O_CLOEXEC) < 0 ||
         posix_memalign(&p, 4096, MAX_LEN + 4096) != 0)
-        die(path);
+        die(tmp);
     w->buf = p;
 }
 
 static void worker_close(struct worker *w)
 {
-    close(w->fd);
-    close(w->direct_fd);
+    close_file(w);
     close(w->out_fd);
     close(w->pipe_fd[0]);
     close(w->pipe_fd[1]);
     free(w->buf);
 }
 
-int main(int argc, char **argv)
+/* One option and its value; false if there is none of that name. */
+static bool option(const char *name, const char *value, int *n_thread)
 {
-    int n_thread = 8, i = 1;
-    for (; i + 1 < argc && strncmp(argv[i], "--", 2) == 0; i += 2) {
-        if (strcmp(argv[i], "--ops") == 0)
-            n_op = strtoull(argv[i + 1], NULL, 10);
-        else if (strcmp(argv[i], "--threads") == 0)
-            n_thread = atoi(argv[i + 1]);
-        else if (strcmp(argv[i], "--seed") == 0)
-            seed = strtoull(argv[i + 1], NULL, 10);
-        else if (strcmp(argv[i], "--quiet") == 0)
-            quiet = atoi(argv[i + 1]) != 0; /* figures of a failed run only */
-        else if (strcmp(argv[i], "--extents") == 0)
-            read_seams(argv[i + 1]);
-        else
-            break;
-    }
-    if (argc - i != 2 || n_thread < 1 || n_thread > 64) {
-        fputs(
-            "usage: tool_randcmp [--ops N] [--threads T] [--seed S] [--extents TSV] FILE WITNESS\n",
-            stderr);
-        return 2;
-    }
-    path = argv[i];
-    witness_path = argv[i + 1];
+    if (strcmp(name, "--ops") == 0)
+        n_op = strtoull(value, NULL, 10);
+    else if (strcmp(name, "--seconds") == 0)
+        seconds = strtod(value, NULL);
+    else if (strcmp(name, "--threads") == 0)
+        *n_thread = atoi(value);
+    else if (strcmp(name, "--seed") == 0)
+        seed = strtoull(value, NULL, 10);
+    else if (strcmp(name, "--comm") == 0)
+        comm = value;
+    else if (strcmp(name, "--mmap") == 0)
+        no_mmap = atoi(value) == 0;
+    else if (strcmp(name, "--quiet") == 0)
+        quiet = atoi(value) != 0;
+    else if (strcmp(name, "--extents") == 0)
+        read_seams(value);
+    else
+        return false;
+    return true;
+}
+
+/* FILE and WITNESS have one size, and WITNESS is mapped; false if not. */
+static bool open_witness(void)
+{
     struct stat a, b;
     int fd = open(witness_path, O_RDONLY | O_CLOEXEC);
     if (stat(path, &a) < 0 || fd < 0 || fstat(fd, &b) < 0)
         die(fd < 0 ? witness_path : path);
     if (a.st_size != b.st_size || a.st_size == 0) {
         fprintf(stderr, "sizes: %lld and %lld\n", (long long)a.st_size, (long long)b.st_size);
-        return 1;
+        return false;
     }
     size = (uint64_t)a.st_size;
     witness = mmap(NULL, size, PROT_READ, MAP_SHARED, fd, 0);
     if (witness == MAP_FAILED)
         die(witness_path);
+    close(fd);
+    return true;
+}
+
+static void report(int n_thread)
+{
+    uint64_t n = 0;
+    for (int k = 0; k < N_WAY; k++)
+        n += atomic_load(&way_count[k]);
+    printf("# seed %" PRIu64 ", %" PRIu64 " operations, %d threads, %zu seams\n", seed, n, n_thread,
+           n_seam);
+    printf("# %" PRIu64 " bytes compared:", atomic_load(&n_bytes));
+    for (int k = 0; k < N_WAY; k++)
+        printf(" %s %" PRIu64, way_name[k], atomic_load(&way_count[k]));
+    printf("; %" PRIu64 " evictions, %" PRIu64 " reopened", atomic_load(&n_evict),
+           atomic_load(&n_reopen));
+    if (atomic_load(&n_no_copy_range))
+        printf(", %" PRIu64 " times pread for want of copy_file_range between file systems",
+               atomic_load(&n_no_copy_range));
+    printf("\n");
+}
+
+int main(int argc, char **argv)
+{
+    int n_thread = 8, i = 1;
+    while (i + 1 < argc && strncmp(argv[i], "--", 2) == 0 &&
+           option(argv[i], argv[i + 1], &n_thread))
+        i += 2;
+    if (argc - i != 2 || n_thread < 1 || n_thread > 64) {
+        fputs(
+            "usage: tool_randcmp [--ops N | --seconds S] [--threads T] [--seed S] [--extents TSV] "
+            "[--comm NAME] [--quiet 1] FILE WITNESS\n",
+            stderr);
+        return 2;
+    }
+    path = argv[i];
+    witness_path = argv[i + 1];
+    if (comm)
+        prctl(PR_SET_NAME, comm);
+    if (!open_witness())
+        return 1;
     struct worker w[64];
     pthread_t t[64];
     for (int k = 0; k < n_thread; k++)
@@ -292,13 +399,7 @@ int main(int argc, char **argv)
         pthread_join(t[k], NULL);
         worker_close(&w[k]);
     }
-    if (quiet && !atomic_load(&failed))
-        return 0;
-    printf("# seed %" PRIu64 ", %" PRIu64 " operations, %d threads, %zu seams\n", seed, n_op,
-           n_thread, n_seam);
-    printf("# %" PRIu64 " bytes compared:", atomic_load(&n_bytes));
-    for (int k = 0; k < N_WAY; k++)
-        printf(" %s %" PRIu64, way_name[k], atomic_load(&way_count[k]));
-    printf("\n");
+    if (!quiet || atomic_load(&failed))
+        report(n_thread);
     return atomic_load(&failed);
 }
