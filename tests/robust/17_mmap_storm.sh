@@ -7,7 +7,7 @@ r_mmap_storm() {
     pattern_model "$T/store/m.gguf" $mib 4096
     [ -n "$GROUP" ] && cg_limit "$GROUP" $((mib << 19)) || skip "no control group whose memory can be limited"
     start m "$T/store"
-    "$B/tests/tool_pattern" storm "$M/local/m/m.apr" $FROM $LEN 4096 64 $((LONG ? 280 : 6)) "${APRFS_SEED:-1}"
+    "$B/tests/tool_pattern" storm "$M/local/m/m.apr" $FROM $LEN 4096 64 $((LONG ? 280 : 2)) "${APRFS_SEED:-1}"
     kill -0 "$PID" || fail "the daemon is gone"
     local killed
     killed=$(cg_oom_kills "$GROUP")

@@ -22,7 +22,7 @@ gate = threading.Barrier(200)
 
 def reader(no):
     gate.wait()
-    for k in range(10):
+    for k in range(4):
         path = files[(no + k * 37) % len(files)]
         try:
             f = open(path, "rb", buffering=0)
