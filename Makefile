@@ -285,8 +285,22 @@ install: ## programs into $(DESTDIR)$(PREFIX)/bin, built as release; texts into 
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/doc/aprfs
 	install -m 755 build/release/aprfs build/release/aprtool build/release/aprd $(DESTDIR)$(PREFIX)/bin/
 	install -m 644 README.md LICENSE $(wildcard docs/*.md) $(DESTDIR)$(PREFIX)/share/doc/aprfs/
+	$(MAKE) --no-print-directory install-mount
+# mount(8) looks for its helpers in /sbin and nowhere else.
+SBIN ?= /sbin
+UNITS ?= $(PREFIX)/lib/systemd/system
+.PHONY: install-mount
+install-mount: # what mount(8), systemd and man(1) look for
+	install -d $(DESTDIR)$(SBIN) $(DESTDIR)$(UNITS) $(DESTDIR)$(PREFIX)/share/man/man1 $(DESTDIR)$(PREFIX)/share/man/man8 $(DESTDIR)$(PREFIX)/share/doc/aprfs/examples
+	ln -sf $(PREFIX)/bin/aprfs $(DESTDIR)$(SBIN)/mount.aprfs
+	sed 's|/usr/local/bin/|$(PREFIX)/bin/|' deploy/aprfs@.service >$(DESTDIR)$(UNITS)/aprfs@.service
+	install -m 644 docs/aprfs.1 $(DESTDIR)$(PREFIX)/share/man/man1/
+	install -m 644 docs/mount.aprfs.8 $(DESTDIR)$(PREFIX)/share/man/man8/
+	install -m 644 $(wildcard deploy/*.conf) $(DESTDIR)$(PREFIX)/share/doc/aprfs/examples/
 uninstall: ## removes what install put there
 	rm -f $(addprefix $(DESTDIR)$(PREFIX)/bin/,aprfs aprtool aprd)
+	rm -f $(DESTDIR)$(SBIN)/mount.aprfs $(DESTDIR)$(UNITS)/aprfs@.service
+	rm -f $(DESTDIR)$(PREFIX)/share/man/man1/aprfs.1 $(DESTDIR)$(PREFIX)/share/man/man8/mount.aprfs.8
 	rm -rf $(DESTDIR)$(PREFIX)/share/doc/aprfs
 
 C_FILES = $(wildcard format/*.[ch] fs/*.[ch] infer/*.[ch] infer/*/*.[ch] kernels/*.[ch] tests/*.[ch])

@@ -37,6 +37,7 @@
 
 struct daemon {
     struct fs fs;
+    int exit_failed; /* what a failure exits with */
     char source[PATH_MAX], dir[PATH_MAX];
     dev_t dev;     /* of the mount, once it is there */
     int report_fd; /* to the waiting parent; -1: none, or told */
@@ -78,7 +79,7 @@ static bool is_deserted(const struct daemon *d)
 }
 
 /* The parent's half of going to the background. */
-static int wait_for_report(int fd)
+static int wait_for_report(int fd, int code_if_dead)
 {
     struct report r;
     ssize_t n;
@@ -87,7 +88,7 @@ static int wait_for_report(int fd)
     while (n < 0 && errno == EINTR);
     if (n != (ssize_t)sizeof r) {
         fprintf(stderr, "aprfs: died before the mount was ready\n");
-        return 1;
+        return code_if_dead;
     }
     if (r.code)
         fprintf(stderr, "aprfs: %.*s\n", (int)sizeof r.msg, r.msg);
@@ -117,7 +118,7 @@ static void *herald_main(void *ctx)
     struct dirent *de = dir ? readdir(dir) : NULL;
     if (!de) {
         err_set(&e, -EIO, "%s: mounted, but cannot be listed: %s", d->dir, strerror(errno));
-        report(d, 1, e.msg);
+        report(d, d->exit_failed, e.msg);
         if (dir)
             closedir(dir);
         detach(d);
@@ -333,6 +334,10 @@ static int serve(struct daemon *d, struct err *e)
     if (rc == 0 && fuse_session_mount(fs->se, d->dir) != 0)
         rc = err_set(e, -EIO, "%s: cannot be mounted (see above)", d->dir);
     mounted = rc == 0;
+    /* Not earlier: on an autofs mount point the kernel lets pass whoever is in the process group of
+     * the automounter, and makes all others wait for the mount. */
+    if (mounted && !fs->opt.foreground)
+        setsid();
     if (mounted && !mount_at(d->dir, &d->dev, type))
         rc = err_set(e, -EIO, "%s: mounted, but not in /proc/self/mountinfo", d->dir);
     if (rc == 0) /* before there are threads: it is a fork */
@@ -407,49 +412,84 @@ static int go_background(struct daemon *d, struct err *e)
         return err_set(e, -errno, "fork: %s", strerror(errno));
     if (pid > 0) {
         close(fd[1]);
-        return wait_for_report(fd[0]) + 1;
+        return wait_for_report(fd[0], d->exit_failed) + 1;
     }
     close(fd[0]);
     d->report_fd = fd[1];
-    setsid();
     return chdir("/") < 0 ? err_set(e, -errno, "chdir: %s", strerror(errno)) : 0;
+}
+
+/* mount(8)'s bits, where it is who asks: 1 usage or permission, 2 system, 8 interrupted, 32 the mount
+ * failed; else 2 for usage, 1 for the rest. */
+static int exit_code(const struct options *o, int rc, bool usage)
+{
+    if (!o->helper)
+        return rc == 0 ? 0 : usage ? 2 : 1;
+    switch (rc) {
+    case 0:
+        return 0;
+    case -EPERM:
+    case -EACCES:
+        return 1;
+    case -ENOMEM:
+    case -EMFILE:
+    case -ENFILE:
+    case -EAGAIN:
+        return 2;
+    case -EINTR:
+        return 8;
+    default:
+        return usage ? 1 : 32;
+    }
+}
+
+/* In front of the mount; true: *code is what is left to do. */
+static bool before_mount(struct daemon *d, int argc, char **argv, int *code)
+{
+    struct options *o = &d->fs.opt;
+    struct err e = {0};
+    int rc = options_parse(o, argc, argv, &e);
+    bool usage = rc < 0;
+    if (rc == 0 && (o->help || o->version)) {
+        if (o->help)
+            options_help(stdout);
+        else
+            puts("aprfs " APRFS_VERSION);
+        *code = fflush(stdout) == 0 ? 0 : 1;
+        return true;
+    }
+    if (rc == 0)
+        rc = mount_check(o, d->source, d->dir, &e);
+    if (rc == 0 && o->ready_fd >= 0 && fcntl(o->ready_fd, F_SETFD, FD_CLOEXEC) < 0) {
+        rc = err_set(&e, -errno, "--ready-fd %d: %s", o->ready_fd, strerror(errno));
+        usage = true;
+    }
+    if (rc < 0)
+        fprintf(stderr, "aprfs: %s\n%s", e.msg, usage ? "aprfs: -h lists the options\n" : "");
+    *code = exit_code(o, rc, usage);
+    return rc < 0 || o->fake;
 }
 
 int main(int argc, char **argv)
 {
     static struct daemon d = {.report_fd = -1, .signal_fd = -1, .end_fd = -1};
     struct err e = {0};
+    int code;
     fill_stdio();
-    if (options_parse(&d.fs.opt, argc, argv, &e) < 0) {
-        fprintf(stderr, "aprfs: %s\naprfs: -h lists the options\n", e.msg);
-        return 2;
-    }
-    if (d.fs.opt.help || d.fs.opt.version) {
-        if (d.fs.opt.help)
-            options_help(stdout);
-        else
-            puts("aprfs " APRFS_VERSION);
-        return fflush(stdout) == 0 ? 0 : 1;
-    }
-    int rc = mount_check(&d.fs.opt, d.source, d.dir, &e);
-    if (rc < 0) {
-        fprintf(stderr, "aprfs: %s\n", e.msg);
-        return 1;
-    }
+    if (before_mount(&d, argc, argv, &code))
+        return code;
+    d.exit_failed = exit_code(&d.fs.opt, -EIO, false);
     d.fs.opt.source = d.source;
     snprintf(d.fs.root, sizeof d.fs.root, "%s", d.source);
-    if (d.fs.opt.ready_fd >= 0 && fcntl(d.fs.opt.ready_fd, F_SETFD, FD_CLOEXEC) < 0) {
-        fprintf(stderr, "aprfs: --ready-fd %d: %s\n", d.fs.opt.ready_fd, strerror(errno));
-        return 2;
-    }
     fuse_set_log_func(fuse_says);
     raise_limits();
-    rc = go_background(&d, &e);
+    int rc = go_background(&d, &e);
     if (rc > 0)
         return rc - 1;
     if (rc == 0)
         rc = serve(&d, &e);
+    code = exit_code(&d.fs.opt, rc, false);
     if (rc < 0)
-        report(&d, 1, e.msg);
-    return rc < 0;
+        report(&d, code, e.msg);
+    return code;
 }

@@ -20,6 +20,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#define MAX_STALE 16 /* dead mounts on top of each other */
+
 extern char **environ;
 
 /* "\040" and the like, as the kernel writes blanks in mountinfo. */
@@ -88,7 +90,50 @@ static bool conf_allows_other(void)
 
 static int say_dead(const char *path, struct err *e)
 {
-    return err_set(e, -ENOTCONN, "%s: a dead mount is there: run fusermount3 -u %s", path, path);
+    return err_set(e, -ENOTCONN,
+                   "%s: a dead mount is there: run fusermount3 -u %s, or add -o clean_stale", path,
+                   path);
+}
+
+/* The real path of a mount point, without asking the file system that is mounted there. */
+static int real_mountpoint(const char *path, char real[PATH_MAX], struct err *e)
+{
+    char dir[PATH_MAX];
+    if (strlen(path) >= sizeof dir)
+        return err_set(e, -ENAMETOOLONG, "%s: name too long", path);
+    strcpy(dir, path);
+    for (size_t n = strlen(dir); n > 1 && dir[n - 1] == '/'; n--)
+        dir[n - 1] = '\0';
+    char *slash = strrchr(dir, '/'), *name = slash ? slash + 1 : dir;
+    if (!*name || strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
+        return err_set(e, -EINVAL, "%s: clean_stale needs the folder's own name", path);
+    char last[PATH_MAX];
+    strcpy(last, name);
+    *name = '\0';
+    if (!realpath(*dir ? dir : ".", real))
+        return err_set(e, -errno, "%s: %s", dir, strerror(errno));
+    size_t n = strlen(real);
+    if (snprintf(real + n, PATH_MAX - n, "%s%s", n > 1 ? "/" : "", last) >= (int)(PATH_MAX - n))
+        return err_set(e, -ENAMETOOLONG, "%s: name too long", path);
+    return 0;
+}
+
+/* clean_stale: unmounts what a dead aprfs has left at path, once or more, and nothing else. */
+static int clean_stale(const char *path, struct err *e)
+{
+    char real[PATH_MAX], type[64];
+    dev_t dev;
+    int rc = real_mountpoint(path, real, e);
+    for (int i = 0; rc == 0 && i < MAX_STALE; i++) {
+        struct statfs sf;
+        if (!mount_at(real, &dev, type) || strcmp(type, "fuse.aprfs") != 0 ||
+            statfs(real, &sf) == 0 || errno != ENOTCONN)
+            return 0;
+        rc = mount_detach(real, dev, e);
+        if (rc == 0)
+            log_line(LOG_NOTE, "%s: unmounted what a dead aprfs had left", path);
+    }
+    return rc;
 }
 
 static int check_dir(const char *path, char real[PATH_MAX], struct err *e)
@@ -110,6 +155,8 @@ static int check_dir(const char *path, char real[PATH_MAX], struct err *e)
 int mount_check(const struct options *o, char source[PATH_MAX], char dir[PATH_MAX], struct err *e)
 {
     int rc = check_dir(o->source, source, e);
+    if (rc == 0 && o->clean_stale)
+        rc = clean_stale(o->mountpoint, e);
     if (rc == 0)
         rc = check_dir(o->mountpoint, dir, e);
     if (rc < 0)

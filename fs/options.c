@@ -25,6 +25,9 @@ enum option_id {
     OPT_ALLOW_OTHER,
     OPT_ALLOW_ROOT,
     OPT_AUTO_UNMOUNT,
+    OPT_CLEAN_STALE,
+    OPT_SANDBOX,
+    OPT_CAPS,
     OPT_FSNAME,
     OPT_SUBTYPE,
     OPT_READY_FD,
@@ -60,6 +63,11 @@ static const struct option_row table[] = {
     {"allow_other", NULL, OPT_ALLOW_OTHER, "other users may enter (off)", false},
     {"allow_root", NULL, OPT_ALLOW_ROOT, "root may enter (off)", false},
     {"auto_unmount", NULL, OPT_AUTO_UNMOUNT, "unmount when aprfs dies (off)", false},
+    {"clean_stale", NULL, OPT_CLEAN_STALE, "first unmount what a dead aprfs left on DIR (off)",
+     false},
+    {"sandbox", "on|off", OPT_SANDBOX, "once mounted, refuse itself what it does not need", false},
+    {"caps", "none|read|lease|read+lease", OPT_CAPS,
+     "what root keeps: to read what others hide, to take\nleases on their files", false},
     {"fsname", "STORE", OPT_FSNAME, "first column of df", false},
     {"subtype", "aprfs", OPT_SUBTYPE, "type is fuse.<subtype>", false},
     {"foreground", NULL, 'f', "stay in the foreground, log to stderr", true},
@@ -192,6 +200,17 @@ static int apply_mount(struct options *o, const struct option_row *r, const char
     case OPT_AUTO_UNMOUNT:
         o->auto_unmount = true;
         return 0;
+    case OPT_CLEAN_STALE:
+        o->clean_stale = true;
+        return 0;
+    case OPT_SANDBOX:
+        rc = WORD("on", "off");
+        o->sandbox = rc == 0;
+        return rc < 0 ? rc : 0;
+    case OPT_CAPS:
+        rc = WORD("none", "read", "lease", "read+lease");
+        o->caps = rc < 0 ? 0 : (unsigned)rc; /* the words' order is the bits' */
+        return rc < 0 ? rc : 0;
     case OPT_FSNAME:
         o->fsname = v;
         return 0;
@@ -228,7 +247,7 @@ static int apply(struct options *o, int id, const char *v, struct err *e)
 }
 
 /* One word of an -o list. */
-static int apply_word(struct options *o, char *word, struct err *e)
+static int apply_word(struct options *o, char *word, bool sloppy, struct err *e)
 {
     char *v = strchr(word, '=');
     size_t n = v ? (size_t)(v - word) : strlen(word);
@@ -246,11 +265,11 @@ static int apply_word(struct options *o, char *word, struct err *e)
             return err_set(e, -EINVAL, "option '%s' takes no value", r->name);
         return apply(o, r->id, v ? v + 1 : NULL, e);
     }
-    return err_set(e, -EINVAL, "unknown option '%s'", word);
+    return sloppy ? 0 : err_set(e, -EINVAL, "unknown option '%s'", word);
 }
 
 /* Cuts an -o list at commas that no backslash stands before, in place. */
-static int apply_list(struct options *o, char *list, struct err *e)
+static int apply_list(struct options *o, char *list, bool sloppy, struct err *e)
 {
     while (list) {
         char *w = list, *d = list, *p = list;
@@ -261,7 +280,7 @@ static int apply_list(struct options *o, char *list, struct err *e)
         }
         list = *p ? p + 1 : NULL;
         *d = '\0';
-        int rc = *w ? apply_word(o, w, e) : 0;
+        int rc = *w ? apply_word(o, w, sloppy, e) : 0;
         if (rc < 0)
             return rc;
     }
@@ -282,26 +301,56 @@ static int check(struct options *o, int n_left, char **left, struct err *e)
     return 0;
 }
 
-int options_parse(struct options *o, int argc, char **argv, struct err *e)
+/* mount(8)'s call of a helper: SOURCE DIR [-fnsv] [-N namespace] [-t type] [-o list]. -s may come after
+ * the list that it is about, so the lists are looked at last. */
+static int parse_helper(struct options *o, int argc, char **argv, struct err *e)
 {
-    *o = (struct options){
-        .store = {.kind = STORE_AUTO, .plan = true},
-        .ttl_s = 30,
-        .links = true,
-        .uid = getuid(),
-        .gid = getgid(),
-        .umask = 0222,
-        .subtype = "aprfs",
-        .ready_fd = -1,
-    };
+    char **list = calloc((size_t)argc, sizeof *list);
+    int c, n_list = 0, rc = list ? 0 : err_set(e, -ENOMEM, "no memory for the options");
+    bool sloppy = false;
+    while (rc == 0 && (c = getopt(argc, argv, ":fnsvVhN:o:t:")) != -1) {
+        switch (c) {
+        case 'f':
+            o->fake = true;
+            break;
+        case 's':
+            sloppy = true;
+            break;
+        case 'o':
+            list[n_list++] = optarg;
+            break;
+        case 'V':
+            o->version = true;
+            break;
+        case 'h':
+            o->help = true;
+            break;
+        case 'N':
+            rc = err_set(e, -EINVAL, "-N %s: mounting in another name space is not possible",
+                         optarg);
+            break;
+        case '?':
+            rc = err_set(e, -EINVAL, "unknown option '-%c'", optopt);
+            break;
+        case ':':
+            rc = err_set(e, -EINVAL, "option '-%c' needs a value", optopt);
+            break;
+        } /* -n, -v and -t say nothing to us */
+    }
+    for (int i = 0; rc == 0 && i < n_list; i++)
+        rc = apply_list(o, list[i], sloppy, e);
+    free(list);
+    return rc;
+}
+
+static int parse_own(struct options *o, int argc, char **argv, struct err *e)
+{
     struct option longs[N_ROW + 1];
     memset(longs, 0, sizeof longs);
     for (size_t i = 0; i < N_ROW; i++)
         longs[i] = (struct option){.name = table[i].name,
                                    .has_arg = table[i].arg ? required_argument : no_argument,
                                    .val = table[i].id};
-    optind = 0;
-    opterr = 0;
     for (;;) {
         int c = getopt_long(argc, argv, ":fdsho:V", longs, NULL);
         int rc = 0;
@@ -314,13 +363,34 @@ int options_parse(struct options *o, int argc, char **argv, struct err *e)
         else if (c == ':')
             rc = err_set(e, -EINVAL, "option '%s' needs a value", argv[optind - 1]);
         else if (c == 'o')
-            rc = apply_list(o, optarg, e);
+            rc = apply_list(o, optarg, false, e);
         else
             rc = apply(o, c == 'V' ? OPT_VERSION : c, optarg, e);
         if (rc < 0)
             return rc;
     }
-    return check(o, argc - optind, argv + optind, e);
+    return 0;
+}
+
+int options_parse(struct options *o, int argc, char **argv, struct err *e)
+{
+    *o = (struct options){
+        .store = {.kind = STORE_AUTO, .plan = true},
+        .ttl_s = 30,
+        .links = true,
+        .uid = getuid(),
+        .gid = getgid(),
+        .umask = 0222,
+        .subtype = "aprfs",
+        .ready_fd = -1,
+        .sandbox = true,
+    };
+    const char *slash = argc > 0 ? strrchr(argv[0], '/') : NULL;
+    o->helper = argc > 0 && strcmp(slash ? slash + 1 : argv[0], "mount.aprfs") == 0;
+    optind = 0;
+    opterr = 0;
+    int rc = o->helper ? parse_helper(o, argc, argv, e) : parse_own(o, argc, argv, e);
+    return rc < 0 ? rc : check(o, argc - optind, argv + optind, e);
 }
 
 void options_help(FILE *f)

@@ -15,6 +15,10 @@ enum option_cache {
     CACHE_NEVER,  /* every read comes to us; no shared mmap */
 };
 
+/* Capabilities that a daemon started as root keeps for its reads. */
+#define OPTION_CAP_READ  1 /* CAP_DAC_READ_SEARCH: sources that root's own user may not read */
+#define OPTION_CAP_LEASE 2 /* CAP_LEASE: leases on files of other users */
+
 struct options {
     const char *source, *mountpoint; /* as given, lent from argv */
     struct store_options store;
@@ -25,14 +29,19 @@ struct options {
     uid_t uid;
     gid_t gid;
     mode_t umask;
-    bool allow_other, allow_root, auto_unmount;
+    bool allow_other, allow_root, auto_unmount, clean_stale;
+    bool sandbox;
+    unsigned caps; /* OPTION_CAP_* */
     const char *fsname, *subtype;
     bool foreground, debug, single;
     int ready_fd; /* -1: none */
     bool help, version;
+    bool helper; /* called as mount.aprfs: mount(8)'s letters and exit status */
+    bool fake;   /* its -f: everything is checked, nothing is mounted */
 };
 
-/* Fills *o from the command line. -EINVAL with a message for what is unknown, missing or wrong. o
+/* Fills *o from the command line; called as mount.aprfs, from mount(8)'s: SOURCE DIR [-fnsv] [-t type]
+ * [-o list]. -EINVAL with a message for what is unknown, missing or wrong. o
  * lends from argv, which must stay, and owns nothing. argv's -o lists are cut up in place. */
 int options_parse(struct options *o, int argc, char **argv, struct err *e);
 

@@ -39,6 +39,9 @@ static void options_have_defaults(void **state)
     assert_int_equal(o.ttl_s, 30);
     assert_int_equal(o.umask, 0222);
     assert_int_equal(o.ready_fd, -1);
+    assert_true(o.sandbox);
+    assert_int_equal(o.caps, 0);
+    assert_false(o.clean_stale || o.helper || o.fake);
     assert_false(o.foreground || o.single || o.debug || o.allow_other || o.uid_given);
 }
 
@@ -100,6 +103,8 @@ static const struct {
     {{"S", "D", "-o", "ttl"}, "option 'ttl' needs a value"},
     {{"S", "D", "-o", "allow_other=1"}, "option 'allow_other' takes no value"},
     {{"S", "D", "-o"}, "option '-o' needs a value"},
+    {{"S", "D", "-o", "sandbox=yes"}, "sandbox=yes: expected on|off"},
+    {{"S", "D", "-o", "caps=all"}, "caps=all: expected none|read|lease|read+lease"},
     {{"S", "D", "-o", "allow_other,allow_root"}, "exclude each other"},
 };
 
@@ -113,6 +118,43 @@ static void options_refuse_by_name(void **state)
         if (rc != -EINVAL || !strstr(e.msg, refused[i].says))
             fail_msg("case %zu: %d '%s', expected '%s'", i, rc, e.msg, refused[i].says);
     }
+}
+
+/* mount(8): mount.TYPE SOURCE DIR [-sfnv] [-N namespace] [-o options] [-t type]. */
+static void options_as_a_helper_are_those_of_mount(void **state)
+{
+    (void)state;
+    struct options o;
+    struct err e = {0};
+    char list[] = "rw,bogus,ttl=5,sandbox=off,caps=read+lease,clean_stale";
+    char *argv[] = {(char *)"/sbin/mount.aprfs",
+                    (char *)"S",
+                    (char *)"D",
+                    (char *)"-o",
+                    list,
+                    (char *)"-fns",
+                    (char *)"-v",
+                    (char *)"-t",
+                    (char *)"aprfs",
+                    NULL};
+    assert_int_equal(options_parse(&o, 9, argv, &e), 0);
+    assert_true(o.helper && o.fake && !o.foreground && !o.single);
+    assert_int_equal(o.ttl_s, 5);
+    assert_false(o.sandbox);
+    assert_int_equal(o.caps, OPTION_CAP_READ | OPTION_CAP_LEASE);
+    assert_true(o.clean_stale);
+    /* Without -s the same word is refused; -N always is. */
+    char again[] = "bogus";
+    char *strict[] = {(char *)"mount.aprfs", (char *)"S", (char *)"D", (char *)"-o", again, NULL};
+    assert_int_equal(options_parse(&o, 5, strict, &e), -EINVAL);
+    assert_non_null(strstr(e.msg, "unknown option 'bogus'"));
+    char *space[] = {(char *)"mount.aprfs", (char *)"S", (char *)"D",
+                     (char *)"-N",          (char *)"7", NULL};
+    assert_int_equal(options_parse(&o, 5, space, &e), -EINVAL);
+    assert_non_null(strstr(e.msg, "-N 7"));
+    /* Only under that name: as aprfs, -f stays in the foreground. */
+    assert_int_equal(PARSE("-f", "S", "D"), 0);
+    assert_true(o.foreground && !o.fake && !o.helper);
 }
 
 static void options_help_needs_no_store(void **state)
@@ -133,6 +175,7 @@ int main(void)
         cmocka_unit_test(options_take_both_spellings),
         cmocka_unit_test(options_tolerate_the_words_of_mount),
         cmocka_unit_test(options_refuse_by_name),
+        cmocka_unit_test(options_as_a_helper_are_those_of_mount),
         cmocka_unit_test(options_help_needs_no_store),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
