@@ -15,17 +15,20 @@ static const struct layout {
     enum store_kind kind;
     const char *name;
     bool (*detect)(int root_fd, const char *root);
+    const char *below; /* people name the folder above the root: the root's name in it */
     int (*scan)(struct store_build *b, struct err *e);
 } layouts[] = {
-    {STORE_PLAIN, "plain", NULL, store_scan_plain}, /* last: fits anything */
+    {STORE_HF, "hf", store_detect_hf, "hub", store_scan_hf},
+    {STORE_LLAMACPP, "llamacpp", store_detect_llamacpp, NULL, store_scan_llamacpp},
+    {STORE_LMSTUDIO, "lmstudio", store_detect_lmstudio, "models", store_scan_lmstudio},
+    {STORE_PLAIN, "plain", NULL, NULL, store_scan_plain}, /* last: fits anything */
 };
 #define N_LAYOUT (sizeof layouts / sizeof *layouts)
 
-static const struct layout *layout_of(enum store_kind kind, int root_fd, const char *root)
+static const struct layout *layout_row(enum store_kind kind)
 {
     for (size_t i = 0; i < N_LAYOUT; i++)
-        if (kind == STORE_AUTO ? !layouts[i].detect || layouts[i].detect(root_fd, root)
-                               : layouts[i].kind == kind)
+        if (layouts[i].kind == kind)
             return &layouts[i];
     return NULL;
 }
@@ -72,7 +75,7 @@ struct store_cand *store_cand_new(struct store_build *b)
         b->cap_cand = cap;
     }
     struct store_cand *c = &b->cand[b->n_cand++];
-    memset(c, 0, sizeof *c);
+    *c = (struct store_cand){.kind = b->kind};
     return c;
 }
 
@@ -313,6 +316,8 @@ static void place(char publisher[NAME_SIZE], char model[NAME_SIZE], const struct
     const char *m = c->model ? c->model : wish;
     name_clean(publisher, c->publisher, strlen(c->publisher), NULL);
     name_clean(model, m, strlen(m), NULL);
+    if (*c->at)
+        snprintf(model + (strlen(model) < 190 ? strlen(model) : 190), 11, "@%s", c->at);
 }
 
 /* The names that users type, then the way of the first part. */
@@ -327,11 +332,10 @@ static int take_aliases(struct store_entry *en, struct store_cand *c)
 }
 
 /* An entry that says nothing yet; takes the parts, names and texts of c. */
-static int entry_init(struct store_entry *en, enum store_kind kind, struct store_cand *c,
-                      char *called)
+static int entry_init(struct store_entry *en, struct store_cand *c, char *called)
 {
     memset(en, 0, sizeof *en);
-    en->kind = kind;
+    en->kind = c->kind;
     en->role = STORE_UNSUPPORTED;
     en->part = c->part;
     en->n_part = c->n_part;
@@ -369,7 +373,7 @@ static int make_entry(struct store *s, struct store_cand *c, const struct store_
     struct store_entry *en = &s->entry[s->n_entry++];
     char *called = called_text(c);
     const struct store_entry *before = called ? find_prev(prev, n_prev, c, called) : NULL;
-    int rc = entry_init(en, s->kind, c, called);
+    int rc = entry_init(en, c, called);
     if (rc == 0 && c->rc < 0) {
         en->rc = c->rc;
         rc = copy_str(&en->why, c->why);
@@ -585,6 +589,76 @@ static int open_root(struct store *s, const char *root, int *fd, struct err *e)
     return err_set(e, rc, "cannot read %s: %s", root, *owner ? owner : strerror(-rc));
 }
 
+/* Does "<root>/<l->below>" look like l? Then that is the root. */
+static int try_below(const struct layout *l, struct store *s, int *fd, bool *fits)
+{
+    char *path;
+    *fits = false;
+    int sub = openat(*fd, l->below, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (sub < 0)
+        return store_starved(-errno) ? -errno : 0;
+    int rc = asprintf(&path, "%s/%s", s->root, l->below) < 0 ? -ENOMEM : 0;
+    if (rc == 0 && l->detect(sub, path)) {
+        char *real = realpath(path, NULL);
+        rc = real ? 0 : -errno;
+        if (real) {
+            *fits = true;
+            free(s->root);
+            s->root = real;
+            close(*fd);
+            *fd = sub;
+            sub = -1;
+        }
+    }
+    if (sub >= 0)
+        close(sub);
+    if (rc != -ENOMEM)
+        free(path);
+    return store_starved(rc) ? rc : 0;
+}
+
+/* Told by s->opt.kind, or the first that fits: the root itself, then one folder below it. given: the
+ * root's name as it was given, which may say more than the real path. */
+static int find_layout(const struct layout **out, struct store *s, int *fd, const char *given,
+                       struct err *e)
+{
+    enum store_kind kind = s->opt.kind;
+    const struct layout *l = kind == STORE_AUTO ? NULL : layout_row(kind);
+    *out = NULL;
+    if (kind != STORE_AUTO && !l)
+        return err_set(e, -EINVAL, "unknown store kind %d", (int)kind);
+    for (size_t i = 0; !*out && i < N_LAYOUT; i++)
+        if ((!l || l == &layouts[i]) && layouts[i].detect &&
+            (layouts[i].detect(*fd, s->root) || layouts[i].detect(*fd, given)))
+            *out = &layouts[i];
+    for (size_t i = 0; !*out && i < N_LAYOUT; i++) {
+        bool fits = false;
+        int rc =
+            (!l || l == &layouts[i]) && layouts[i].below ? try_below(&layouts[i], s, fd, &fits) : 0;
+        if (rc < 0)
+            return err_set(e, rc, "%s: %s", s->root, strerror(-rc));
+        if (fits)
+            *out = &layouts[i];
+    }
+    if (!*out)
+        *out = l ? l : layout_row(STORE_PLAIN);
+    return 0;
+}
+
+bool store_any_name(int root_fd, bool (*fits)(int root_fd, const char *name))
+{
+    int fd = openat(root_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
+    bool found = false;
+    if (!dir && fd >= 0)
+        close(fd);
+    for (struct dirent *de; dir && !found && (de = readdir(dir));)
+        found = fits(root_fd, de->d_name);
+    if (dir)
+        closedir(dir);
+    return found;
+}
+
 int store_scan(struct store **out, const char *root, const struct store_options *opt,
                const struct store *prev, struct err *e)
 {
@@ -597,14 +671,13 @@ int store_scan(struct store **out, const char *root, const struct store_options 
     rc = open_root(s, root, &b.root_fd, e);
     if (rc < 0)
         goto out;
+    const struct layout *l;
+    rc = find_layout(&l, s, &b.root_fd, root, e);
+    if (rc < 0)
+        goto out;
     b.root = s->root;
     b.prev = prev && !strcmp(prev->root, s->root) && same_options(&prev->opt, opt) ? prev : NULL;
-    const struct layout *l = layout_of(opt->kind, b.root_fd, s->root);
-    if (!l) {
-        rc = err_set(e, -EINVAL, "unknown store kind %d", (int)opt->kind);
-        goto out;
-    }
-    s->kind = l->kind;
+    s->kind = b.kind = l->kind;
     b.how = opt->resolve == STORE_RESOLVE_BENEATH ? STORE_HOW_BENEATH : STORE_HOW_ANY;
     rc = l->scan(&b, e);
     if (rc == 0)

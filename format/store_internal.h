@@ -18,6 +18,7 @@ static inline bool store_starved(int rc)
 }
 
 struct store_cand {
+    enum store_kind kind;
     struct store_part *part; /* in shard order; paths absolute */
     int n_part, cap_part;
     char *order; /* way of the first part below the root, unique: who is first in a collision */
@@ -29,6 +30,7 @@ struct store_cand {
     char **alias; /* as users type them; store_cand_add_alias() */
     size_t n_alias;
     char *revision, *params;   /* of struct store_entry */
+    char at[9];                /* of a revision beside the main one: the model is "<model>@<at>" */
     enum store_role role_hint; /* what the store says of a file that says nothing itself: PROJECTOR
                                 * or ADAPTER; MODEL = nothing */
     int rc;                    /* != 0: refused already by the layout, with why */
@@ -40,7 +42,8 @@ struct store_build {
     const struct store *prev; /* NULL, or a scan with equal options */
     const char *root;         /* real path */
     int root_fd;
-    enum store_how how; /* of the parts added from now on */
+    enum store_how how;   /* of the parts added from now on */
+    enum store_kind kind; /* of the candidates added from now on */
     struct store_cand *cand;
     size_t n_cand, cap_cand;
     struct store_problem *problem;
@@ -112,6 +115,25 @@ int store_folder_group(struct store_folder *d, store_namer *namer, const void *a
 bool store_named_gguf(const char *name);
 char *store_join(const char *rel, const char *name); /* malloc'ed "rel/name", or name below "" */
 
+/* Is there a name in the root that fits? For detect(); false where it cannot be read. */
+bool store_any_name(int root_fd, bool (*fits)(int root_fd, const char *name));
+
 int store_scan_plain(struct store_build *b, struct err *e);
+/* One name of d as a plain folder takes it: a file looked at, a folder walked, a link followed. */
+int store_plain_visit(struct store_folder *d, const char *name);
+
+bool store_detect_hf(int root_fd, const char *root);
+int store_scan_hf(struct store_build *b, struct err *e);
+bool store_hub_is_repo(int root_fd, const char *name); /* "models--..." with refs or snapshots */
+int store_hub_repo(struct store_folder *root, const char *name);
+
+bool store_detect_llamacpp(int root_fd, const char *root);
+int store_scan_llamacpp(struct store_build *b, struct err *e);
+/* The root by visit, name by name, and then its own files as llama.cpp's cache named them. */
+int store_scan_flat(struct store_build *b, int (*visit)(struct store_folder *d, const char *name),
+                    struct err *e);
+
+bool store_detect_lmstudio(int root_fd, const char *root);
+int store_scan_lmstudio(struct store_build *b, struct err *e);
 
 #endif

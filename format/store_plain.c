@@ -46,7 +46,7 @@ static int visit_link(struct store_folder *d, const char *name)
     return store_folder_look(d, name);
 }
 
-static int visit(struct store_folder *d, const char *name)
+int store_plain_visit(struct store_folder *d, const char *name)
 {
     struct stat st;
     if (fstatat(d->fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
@@ -68,7 +68,7 @@ static int walk(struct store_build *b, int fd, const char *rel, int depth, struc
     struct store_folder d;
     int rc = store_folder_open(&d, b, fd, rel, depth);
     for (size_t i = 0; rc == 0 && i < d.n_name; i++)
-        rc = visit(&d, d.name[i]);
+        rc = store_plain_visit(&d, d.name[i]);
     if (rc == 0)
         rc = store_folder_group(&d, NULL, NULL);
     if (rc < 0)

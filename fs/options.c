@@ -14,6 +14,7 @@ enum option_id {
     OPT_FOOTER,
     OPT_VALUES,
     OPT_STORE,
+    OPT_REVISIONS,
     OPT_RESOLVE,
     OPT_CHAT_HINT,
     OPT_GGUF,
@@ -51,7 +52,9 @@ static const struct option_row table[] = {
     {"values", "reference|compat", OPT_VALUES,
      "reference: llama.cpp's values; compat: the Rust table's", false},
     {"footer", "none", OPT_FOOTER, "no checksum behind the tensors: no reader reads one", false},
-    {"store", "auto|plain", OPT_STORE, "layout of STORE", false},
+    {"store", "auto|hf|ollama|lmstudio|llamacpp|plain", OPT_STORE, "layout of STORE", false},
+    {"revisions", "main|all", OPT_REVISIONS,
+     "hub cache: the snapshot of refs/main, or every one", false},
     {"resolve", "any|beneath", OPT_RESOLVE, "beneath: refuse links that leave STORE", false},
     {"chat_hint", NULL, OPT_CHAT_HINT, "append -Instruct to a stem that lacks it (off)", false},
     {"gguf", "link|none", OPT_GGUF, "show a link to each real .gguf, or not", false},
@@ -144,6 +147,10 @@ static int apply_layout(struct options *o, const struct option_row *r, const cha
         break;
     case OPT_STORE:
         return store_kind_parse(v, &o->store.kind) ? 0 : bad_value(r, v, e);
+    case OPT_REVISIONS:
+        rc = WORD("main", "all");
+        o->store.all_revisions = rc == 1;
+        break;
     case OPT_RESOLVE:
         rc = WORD("any", "beneath");
         o->store.resolve = rc == 1 ? STORE_RESOLVE_BENEATH : STORE_RESOLVE_ANY;
@@ -410,6 +417,8 @@ void options_help(FILE *f)
             snprintf(left, sizeof left, "--%s%s%s", r->name, r->arg ? " " : "",
                      r->arg ? r->arg : "");
         fprintf(f, "  %-30s ", left);
+        if (strlen(left) > 30)
+            fprintf(f, "\n  %-30s ", "");
         for (const char *p = r->help; *p; p++) {
             putc(*p, f);
             if (*p == '\n')

@@ -2,6 +2,7 @@
 #include "tests/store_build.h"
 
 #include <errno.h>
+#include <openssl/evp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -156,6 +157,46 @@ void tree_vocab(const char *root, const char *rel)
 void tree_imatrix(const char *root, const char *rel)
 {
     small(root, rel, NULL, "imatrix", "blk.0.attn_q.weight.in_sum2");
+}
+
+const char *tree_hub_file(const char *root, const char *repo, const char *commit, const char *way,
+                          const void *p, size_t len, bool git)
+{
+    static char hash[NAME_HEX];
+    uint8_t id[NAME_ID_SIZE];
+    char rel[4096], target[4096] = "../../";
+    if (!EVP_Digest(p, len, id, NULL, EVP_sha256(), NULL))
+        die("sha256");
+    name_hex(hash, id);
+    if (git)
+        hash[40] = '\0';
+    snprintf(rel, sizeof rel, "%s/blobs/%s", repo, hash);
+    tree_bytes(root, rel, p, len);
+    for (const char *q = way; (q = strchr(q, '/')); q++)
+        strcat(target, "../");
+    strcat(strcat(target, "blobs/"), hash);
+    snprintf(rel, sizeof rel, "%s/snapshots/%s/%s", repo, commit, way);
+    tree_link(root, rel, target);
+    return hash;
+}
+
+const char *tree_hub_model(const char *root, const char *repo, const char *commit, const char *way,
+                           uint64_t seed)
+{
+    size_t len;
+    struct gguf_build *b = tree_model_new(seed);
+    uint8_t *p = gguf_build_bytes(b, &len);
+    const char *hash = tree_hub_file(root, repo, commit, way, p, len, false);
+    free(p);
+    gguf_build_free(b);
+    return hash;
+}
+
+void tree_hub_ref(const char *root, const char *repo, const char *ref, const char *commit)
+{
+    char rel[4096];
+    snprintf(rel, sizeof rel, "%s/refs/%s", repo, ref);
+    tree_text(root, rel, commit);
 }
 
 static char *lines(const struct store *s, void (*line)(FILE *f, const struct store *s, size_t i),

@@ -6,6 +6,7 @@
 #include "format/store.h"
 #include "tests/gguf_build.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -28,6 +29,16 @@ void tree_projector(const char *root, const char *rel);
 void tree_adapter(const char *root, const char *rel);
 void tree_vocab(const char *root, const char *rel);
 void tree_imatrix(const char *root, const char *rel);
+
+/* A hub cache's repository "models--org--repo" below root. The blob's name is its SHA-256, or, with
+ * git = true, 40 digits; way: the file's in the snapshot, "sub/m.gguf". Returns the blob's name, static. */
+#define TREE_COMMIT_A "a1b2c3d4e5f60718293a4b5c6d7e8f9001122334"
+#define TREE_COMMIT_B "b2c3d4e5f60718293a4b5c6d7e8f900112233445"
+const char *tree_hub_file(const char *root, const char *repo, const char *commit, const char *way,
+                          const void *p, size_t len, bool git);
+const char *tree_hub_model(const char *root, const char *repo, const char *commit, const char *way,
+                           uint64_t seed);
+void tree_hub_ref(const char *root, const char *repo, const char *ref, const char *commit);
 
 /* One line per entry, in order:
  *   "model 0 pub/model/stem <- alias|alias" or "unsupported EAGAIN - <- alias" */
