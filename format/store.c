@@ -143,6 +143,20 @@ int store_problem_add(struct store_build *b, int rc, const char *rel, const char
     return 0;
 }
 
+int store_dir_add(struct store_build *b, const char *rel)
+{
+    if (b->n_dir == b->cap_dir) {
+        size_t cap = b->cap_dir ? 2 * b->cap_dir : 16;
+        char **p = realloc(b->dir, cap * sizeof *p);
+        if (!p)
+            return -ENOMEM;
+        b->dir = p;
+        b->cap_dir = cap;
+    }
+    b->dir[b->n_dir] = strdup(rel);
+    return b->dir[b->n_dir] ? (b->n_dir++, 0) : -ENOMEM;
+}
+
 void store_part_release(struct store_part *p)
 {
     free(p->path);
@@ -201,6 +215,9 @@ static void build_release(struct store_build *b)
     for (size_t i = 0; i < b->n_problem; i++)
         problem_release(&b->problem[i]);
     free(b->problem);
+    for (size_t i = 0; i < b->n_dir; i++)
+        free(b->dir[i]);
+    free(b->dir);
     if (b->root_fd >= 0)
         close(b->root_fd);
 }
@@ -215,6 +232,9 @@ void store_free(struct store *s)
     for (size_t i = 0; i < s->n_problem; i++)
         problem_release(&s->problem[i]);
     free(s->problem);
+    for (size_t i = 0; i < s->n_dir; i++)
+        free(s->dir[i]);
+    free(s->dir);
     free(s->root);
     free(s);
 }
@@ -544,6 +564,26 @@ static bool same_options(const struct store_options *a, const struct store_optio
            a->vapr.values == b->vapr.values;
 }
 
+static int cmp_text(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+static void take_dirs(struct store *s, struct store_build *b)
+{
+    if (b->n_dir)
+        qsort(b->dir, b->n_dir, sizeof *b->dir, cmp_text);
+    s->dir = b->dir;
+    for (size_t i = 0; i < b->n_dir; i++) {
+        if (s->n_dir && !strcmp(s->dir[s->n_dir - 1], b->dir[i]))
+            free(b->dir[i]);
+        else
+            s->dir[s->n_dir++] = b->dir[i];
+    }
+    b->dir = NULL;
+    b->n_dir = 0;
+}
+
 static int make_entries(struct store *s, struct store_build *b, struct err *e)
 {
     s->entry = calloc(b->n_cand + 1, sizeof *s->entry);
@@ -571,6 +611,7 @@ static int make_entries(struct store *s, struct store_build *b, struct err *e)
     s->n_problem = b->n_problem;
     b->problem = NULL;
     b->n_problem = 0;
+    take_dirs(s, b);
     return 0;
 }
 

@@ -122,6 +122,9 @@ struct store {
     size_t n_entry;
     struct store_problem *problem; /* sorted by path; entries with rc < 0 are here too */
     size_t n_problem;
+    char **dir; /* folders whose change may change the scan, below the root, "" = the root; sorted,
+                 * each once */
+    size_t n_dir;
     size_t n_parsed; /* headers read by this scan; the rest came from prev */
 };
 
@@ -134,7 +137,8 @@ int store_scan(struct store **out, const char *root, const struct store_options 
                const struct store *prev, struct err *e);
 void store_free(struct store *s);
 
-/* Two scans show the same tree: same names, identities, sizes, problems. */
+/* Two scans show the same tree: same names, identities, sizes, problems. What is to be watched may
+ * differ: dir. */
 bool store_equal(const struct store *a, const struct store *b);
 
 const char *store_kind_name(enum store_kind k); /* "plain" */

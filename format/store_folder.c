@@ -303,7 +303,8 @@ int store_folder_open(struct store_folder *d, struct store_build *b, int fd, con
         close(fd);
         return -ENOMEM;
     }
-    return read_names(d);
+    int rc = store_dir_add(b, rel);
+    return rc < 0 ? rc : read_names(d);
 }
 
 void store_folder_close(struct store_folder *d)

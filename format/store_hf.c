@@ -299,6 +299,14 @@ static int scan_below(const struct repo *r, struct store_folder *d, const char *
     return rc;
 }
 
+static int watch_refs(const struct repo *r)
+{
+    char *rel = store_join(r->folder, "refs");
+    int rc = rel ? store_dir_add(r->root->b, rel) : -ENOMEM;
+    free(rel);
+    return rc;
+}
+
 static int scan_repo(struct repo *r)
 {
     struct store_folder d;
@@ -307,6 +315,8 @@ static int scan_repo(struct repo *r)
     int rc = store_folder_enter(r->root, r->folder, &fd, &rel);
     if (rc == 0 && fd >= 0) {
         rc = store_folder_open(&d, r->root->b, fd, rel, r->root->depth + 1);
+        if (rc == 0 && is_dir(d.fd, "refs"))
+            rc = watch_refs(r);
         if (rc == 0)
             rc = read_main(r);
         if (rc == 0)

@@ -48,6 +48,8 @@ struct store_build {
     size_t n_cand, cap_cand;
     struct store_problem *problem;
     size_t n_problem, cap_problem;
+    char **dir;
+    size_t n_dir, cap_dir;
 };
 
 /* A new candidate, zeroed; NULL without memory. Valid until the next call. */
@@ -61,6 +63,8 @@ int store_cand_refuse(struct store_cand *c, int rc, const char *why);
 /* rel, dir and why are copied. */
 int store_problem_add(struct store_build *b, int rc, const char *rel, const char *dir,
                       const char *why);
+/* A folder to be watched, of struct store's dir; copied. store_folder_open() calls it. */
+int store_dir_add(struct store_build *b, const char *rel);
 void store_part_release(struct store_part *p);
 
 /* Opens a file below the root as §2.3 of the design says; takes nothing. dir_fd/name may be a

@@ -432,6 +432,29 @@ static void store_hf_rescan_parses_only_what_changed(void **state)
     free(root);
 }
 
+static void expect_dirs(const struct store *s, const char *want)
+{
+    char got[4096] = "";
+    for (size_t i = 0; i < s->n_dir; i++)
+        snprintf(got + strlen(got), sizeof got - strlen(got), "[%s]\n", s->dir[i]);
+    assert_string_equal(got, want);
+}
+
+static void store_hf_says_what_to_watch(void **state)
+{
+    (void)state;
+    char *root = temp_dir();
+    tree_hub_model(root, REPO, A, "sub/m.gguf", 1);
+    tree_hub_model(root, REPO, B, "m.gguf", 2);
+    tree_hub_ref(root, REPO, "main", A);
+    tree_dir(root, "datasets--o--d/snapshots");
+    struct store *s = scan_with(root, &automatic);
+    expect_dirs(s, "[]\n[" REPO "]\n[" REPO "/blobs]\n[" REPO "/refs]\n[" REPO "/snapshots]\n[" REPO
+                   "/snapshots/" A "]\n[" REPO "/snapshots/" A "/sub]\n");
+    store_free(s);
+    free(root);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -450,6 +473,7 @@ int main(void)
         cmocka_unit_test(store_hf_follows_one_link_only),
         cmocka_unit_test(store_hf_keeps_projectors_by_name),
         cmocka_unit_test(store_hf_is_found_below_its_home),
+        cmocka_unit_test(store_hf_says_what_to_watch),
         cmocka_unit_test(store_hf_rescan_parses_only_what_changed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
