@@ -70,7 +70,7 @@ static const struct verb_row {
     const char *args, *help;
 } verbs[] = {
     {"ls", NULL, LS, tool_ls, 0, -1, "[PATH...]",
-     "models in folders, mounts and files (default: the current folder)"},
+     "models in folders, mounts and files (default: the stores of known programs)"},
     {"show", "inspect", SHOW, tool_show, 1, 1, "FILE",
      "header, metadata, counts by type, tokenizer (also: inspect)"},
     {"tensors", NULL, TENSORS, tool_tensors, 1, 2, "FILE [GLOB]",

@@ -4,6 +4,7 @@
 
 #include "format/name.h"
 #include "format/store.h"
+#include "format/store_roots.h"
 
 #include <errno.h>
 #include <fts.h>
@@ -156,9 +157,9 @@ static void ls_store_entry(struct ls *l, const struct store_entry *en)
     free(name);
 }
 
-static int ls_store(struct ls *l, const char *path, struct err *e)
+static int ls_store(struct ls *l, const char *path, enum store_kind kind, struct err *e)
 {
-    struct store_options so = {.kind = STORE_AUTO};
+    struct store_options so = {.kind = kind};
     struct store *s;
     int rc = store_scan(&s, path, &so, NULL, e);
     if (rc < 0)
@@ -243,7 +244,7 @@ static int ls_path(struct ls *l, const char *path, struct err *e)
     if (stat(path, &st) < 0)
         return err_set(e, -errno, "%s: %s", path, strerror(errno));
     if (S_ISDIR(st.st_mode)) {
-        int rc = ls_store(l, path, e);
+        int rc = ls_store(l, path, STORE_AUTO, e);
         return rc < 0 ? rc : ls_aprs(l, path, e);
     }
     struct tool_file f;
@@ -261,6 +262,31 @@ static int ls_path(struct ls *l, const char *path, struct err *e)
     return 0;
 }
 
+/* No path: every store that programs of this user keep. */
+static int ls_known(struct ls *l, struct err *e)
+{
+    struct store_root *r;
+    size_t n;
+    int rc = store_roots(&r, &n, e);
+    if (rc < 0)
+        return rc;
+    for (size_t i = 0; i < n && !tool_stop; i++) {
+        if (r[i].rc < 0)
+            fprintf(stderr, "aprtool: %s\n", r[i].why);
+        else if (ls_store(l, r[i].path, r[i].kind, e) < 0) {
+            l->n_bad++;
+            tool_fail(e);
+        }
+    }
+    if (n == 0)
+        fputs(
+            "aprtool: no store of a program is here (Hugging Face, Ollama, LM Studio, llama.cpp); "
+            "name a folder: aprtool ls DIR\n",
+            stderr);
+    store_roots_free(r, n);
+    return 0;
+}
+
 int tool_ls(const struct tool_options *opt, int n_arg, char **arg)
 {
     static const char *const head[] = {"NAME", "FORMAT", "QUANT", "SIZE", "CTX", "SOURCE"};
@@ -268,14 +294,13 @@ int tool_ls(const struct tool_options *opt, int n_arg, char **arg)
                                            "CTX",  "ROLE",   "STATUS", "SOURCE"};
     struct err e = {0};
     struct ls l = {.opt = opt};
-    char *here[] = {(char *)"."};
     table_init(&l.t, opt->all ? head_all : head, opt->all ? 8 : 6, 1 << 3 | 1 << 4);
     tool_json_begin(&l.o);
     json_key(&l.o, "models");
     json_open(&l.o, '[');
-    if (n_arg == 0) {
-        arg = here;
-        n_arg = 1;
+    if (n_arg == 0 && ls_known(&l, &e) < 0) {
+        l.n_bad++;
+        tool_fail(&e);
     }
     for (int i = 0; i < n_arg && !tool_stop; i++)
         if (ls_path(&l, arg[i], &e) < 0) {

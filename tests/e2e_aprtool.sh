@@ -172,7 +172,15 @@ mkdir -p "$tmp/store/a" && cp "$G" "$tmp/store/a/one.gguf" && cp "$tmp/engine.ap
 run 0 ls "$tmp/store" && out "/one${tab}gguf${tab}" && out "^two${tab}apr${tab}" && ! out '^[^ ]*three' && err 'three.gguf'; ok ls_folder
 run 0 ls --all --json "$tmp/store" && json 'any("dimension" in m["why"] for m in d["models"]) and len(d["models"])==3'; ok ls_all_json_has_reasons
 run 0 ls "$G" "$tmp/engine.apr" && [ "$(wc -l <"$tmp/out")" -eq 3 ]; ok ls_files
-(cd "$tmp/store" && "$T" ls >"$tmp/out" 2>"$tmp/err") && out "^two${tab}"; ok ls_without_a_path_is_the_current_folder
+mkdir -p "$tmp/home/.lmstudio/models/p/m" "$tmp/home/llama" "$tmp/home/none" && cp "$G" "$tmp/home/.lmstudio/models/p/m/one.gguf" && cp "$G" "$tmp/home/llama/two.gguf"
+known() { env -u HF_HUB_CACHE -u HUGGINGFACE_HUB_CACHE -u HF_HOME -u XDG_CACHE_HOME -u OLLAMA_MODELS -u LLAMA_CACHE HOME="$tmp/home" "$@"; }
+if [ -e /usr/share/ollama/.ollama ]; then
+    skip ls_without_a_path_is_the_known_stores "a service's store is here"
+    skip ls_without_a_store_says_so "a service's store is here"
+else
+    expect 0 known env LLAMA_CACHE="$tmp/home/llama" "$T" ls && out "^p/m/one${tab}gguf" && out "^llama.cpp/two/two${tab}gguf" && [ "$(wc -l <"$tmp/out")" -eq 3 ]; ok ls_without_a_path_is_the_known_stores
+    expect 0 known env HOME="$tmp/home/none" "$T" ls && err 'no store of a program is here' && [ "$(wc -l <"$tmp/out")" -eq 1 ]; ok ls_without_a_store_says_so
+fi
 run 1 ls "$tmp/absent" "$G" && err 'absent' && out 'm.gguf'; ok ls_missing_path_fails_after_the_rest
 
 mkdir -p "$tmp/mnt" && ln -s "$G" "$tmp/mnt/one.gguf" && cp "$tmp/engine.apr" "$tmp/mnt/one.apr"
