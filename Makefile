@@ -76,7 +76,7 @@ TEST_SUPPORT_GPU := tests/gpu_arrays.c
 TEST_SUPPORT := $(filter-out $(TEST_SUPPORT_INFER) $(TEST_SUPPORT_GPU) $(wildcard tests/test_*.c tests/fuzz_*.c tests/tool_*.c),$(wildcard tests/*.c))
 tests_bin = $(patsubst tests/%.c,$(B)/tests/%,$(1))
 
-.PHONY: FORCE help all test gpu-tests test-gpu check-emu nvcc-compile nvcc-objects check check-long fuzz mutate bench-mount install uninstall clean format format-check
+.PHONY: FORCE help all test gpu-tests test-gpu check-emu nvcc-compile nvcc-objects check check-long check-mount-long fuzz mutate bench-mount install uninstall clean format format-check
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 	@echo; echo 'config=debug|release|asan|tsan builds into build/$$config/; PREFIX and DESTDIR as usual.'
@@ -250,8 +250,12 @@ check-long: ## all real models and the full counts: hours
 	scripts/fetch_models all
 	LONG=1 scripts/check_all debug asan tsan
 	scripts/check_gpu_long
+	$(MAKE) check-mount-long MOUNT_TESTS='--hour $(filter-out 10 21,$(shell seq 23))'
 	$(MAKE) mutate
 	$(MAKE) fuzz FUZZ_SECONDS=600
+
+check-mount-long: all $(TOOLS) $(TESTS) ## the mount's robustness tests 1 to 23, whole: hours (MOUNT_TESTS=NUMBERS)
+	scripts/check_mount_long $(MOUNT_TESTS)
 
 FUZZ_SECONDS ?= 60
 FUZZ := $(patsubst tests/%.c,build/fuzz/%,$(wildcard tests/fuzz_*.c))

@@ -38,6 +38,7 @@ watch_daemon() {
 }
 
 # flat FILE: what watch_daemon wrote does not grow: the last third against the first, and 64 MiB for all.
+# In runs of minutes the two caches of 16 MiB (heads and texts; converted units) may still fill.
 flat() {
     python3 - "$1" <<'PY'
 import sys
@@ -49,7 +50,8 @@ print("# %d samples: RssAnon %d..%d KiB, first third at most %d, last third %d; 
       % (len(rows), min(rss), max(rss), max(rss[:third]), max(rss[-third:]), min(fds), max(fds),
          max(fds[:third]), max(fds[-third:]), max(r[2] for r in rows)))
 assert max(rss) <= 65536, "RssAnon above 64 MiB"
-assert max(rss[-third:]) <= max(rss[:third]) + 4096, "RssAnon grows"
+slack = 4096 if rows[-1][0] - rows[0][0] > 1800 else 32768
+assert max(rss[-third:]) <= max(rss[:third]) + slack, "RssAnon grows"
 assert max(fds[-third:]) <= max(fds[:third]) + 8, "descriptors grow"
 PY
 }
@@ -64,7 +66,10 @@ libc = ctypes.CDLL(None, use_errno=True)
 libc.mmap.restype = ctypes.c_void_p
 libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
 p = libc.mmap(None, n, 1, 1, f, 0)
-assert p != ctypes.c_void_p(-1).value, ctypes.get_errno()
+if p == ctypes.c_void_p(-1).value: # opened without cache, where that excludes mappings
+    assert ctypes.get_errno() == 19, ctypes.get_errno()
+    print(0)
+    sys.exit()
 vec = (ctypes.c_ubyte * ((n + 4095) // 4096))()
 assert libc.mincore(ctypes.c_void_p(p), ctypes.c_size_t(n), vec) == 0, ctypes.get_errno()
 print(sum(v & 1 for v in vec))
