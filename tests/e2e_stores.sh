@@ -1,0 +1,246 @@
+#!/usr/bin/env bash
+# Every kind of store through the mount: what ls shows, that each .apr is what aprtool convert writes,
+# and what happens while a store changes. TAP; see tests/mount.sh for the words of the environment.
+set -u
+cd "$(dirname "$0")/.." || exit 2
+. tests/mount.sh
+
+# ---- stores ----
+
+# The models that the stores below are made of, made once.
+models() {
+    local d=$W/models
+    [ -d "$d" ] || small_store "$d"
+    echo "$d"
+}
+
+# hub_put REPO-FOLDER COMMIT WAY FILE: a blob by its SHA-256 and the snapshot's link to it.
+hub_put() {
+    local hash up
+    hash=$(sha256sum <"$4" | cut -c1-64)
+    up=$(dirname "x/$3" | sed 's|[^/]*|..|g')/..
+    mkdir -p "$1/blobs" "$(dirname "$1/snapshots/$2/$3")"
+    cp "$4" "$1/blobs/$hash"
+    ln -s "$up/blobs/$hash" "$1/snapshots/$2/$3"
+}
+hub_ref() { # REPO-FOLDER REF COMMIT
+    mkdir -p "$(dirname "$1/refs/$2")"
+    printf %s "$3" >"$1/refs/$2"
+}
+C1=a1b2c3d4e5f60718293a4b5c6d7e8f9001122334 C2=b2c3d4e5f60718293a4b5c6d7e8f900112233445
+
+# A repository with two quantisations, words, an older revision; one with shards in a folder and no ref.
+hub_store() { # ROOT
+    local m r=$1/models--acme--tiny-GGUF s
+    m=$(models)
+    hub_put "$r" $C1 tiny-Q4_K.gguf "$m/types/llama-Q4_K.gguf"
+    hub_put "$r" $C1 tiny-Q6_K.gguf "$m/types/llama-Q6_K.gguf"
+    for s in "$m"/acme/sharded/*.gguf; do hub_put "$1/models--acme--big" $C1 "BF16/big-${s##*shard-model-}" "$s"; done
+    echo words >"$T/README.md"
+    hub_put "$r" $C1 README.md "$T/README.md"
+    hub_put "$r" $C2 tiny-Q4_K.gguf "$m/types/llama-Q4_0.gguf"
+    hub_ref "$r" main $C1
+    hub_ref "$r" pr/1 $C2
+    mkdir -p "$1/.locks" "$1/datasets--acme--words/snapshots/$C1" "$r/.no_exist/$C1"
+    : >"$r/.no_exist/$C1/adapter_config.json"
+}
+
+# Names below M, one a line, sorted; links with an arrow and the path below $1.
+shown() { (cd "$M" && find . -mindepth 1 \( -type l -printf '%P -> %l\n' -o -type f -printf '%P\n' \) | sed "s| -> $1/| -> |" | LC_ALL=C sort); }
+want() { # ROOT, the expected lines on stdin
+    diff - <(shown "$1")
+}
+
+# Every .apr is, byte for byte, what the writer that is not the mount makes of the same source.
+all_equal() {
+    local apr
+    find "$M" -name '*.apr' >"$T/aprs"
+    [ -s "$T/aprs" ] || fail "no .apr at all"
+    while read -r apr; do
+        rm -f "$T/witness.apr"
+        witness "$apr" "$T/witness.apr"
+        [ "$(sha256sum <"$apr")" = "$(sha256sum <"$T/witness.apr")" ] || fail "$apr differs from aprtool convert's"
+    done <"$T/aprs"
+}
+
+# ---- Hugging Face's hub cache ----
+
+R=models--acme--tiny-GGUF
+t_hub() {
+    mkdir "$T/hub"
+    hub_store "$T/hub"
+    start m "$T/hub"
+    want "$T/hub" <<END
+acme/big/big-00001-of-00003.gguf -> models--acme--big/snapshots/$C1/BF16/big-00001-of-00003.gguf
+acme/big/big-00002-of-00003.gguf -> models--acme--big/snapshots/$C1/BF16/big-00002-of-00003.gguf
+acme/big/big-00003-of-00003.gguf -> models--acme--big/snapshots/$C1/BF16/big-00003-of-00003.gguf
+acme/big/big.apr
+acme/big/config.json
+acme/tiny-GGUF/config.json
+acme/tiny-GGUF/tiny-Q4_K.apr
+acme/tiny-GGUF/tiny-Q4_K.gguf -> $R/snapshots/$C1/tiny-Q4_K.gguf
+acme/tiny-GGUF/tiny-Q6_K.apr
+acme/tiny-GGUF/tiny-Q6_K.gguf -> $R/snapshots/$C1/tiny-Q6_K.gguf
+END
+    all_equal
+    [ "$(xattr "$M/acme/tiny-GGUF/tiny-Q4_K.apr" store)" = hf ]
+    [ "$(xattr "$M/acme/tiny-GGUF/tiny-Q4_K.apr" sha256)" = "$(sha256sum <"$(models)/types/llama-Q4_K.gguf" | cut -c1-64)" ]
+    [ "$(xattr "$M/acme/tiny-GGUF/tiny-Q4_K.apr" alias | head -n 1)" = acme/tiny-GGUF ]
+    cmp "$M/acme/tiny-GGUF/tiny-Q6_K.gguf" "$(models)/types/llama-Q6_K.gguf"
+    stop
+}
+
+t_hub_revisions() {
+    mkdir "$T/hub"
+    hub_store "$T/hub"
+    start m "$T/hub" --revisions all
+    [ "$(ls "$M/acme")" = "big
+tiny-GGUF
+tiny-GGUF@b2c3d4e5" ]
+    cmp "$M/acme/tiny-GGUF@b2c3d4e5/tiny-Q4_K.gguf" "$(models)/types/llama-Q4_0.gguf"
+    all_equal
+    stop
+}
+
+# The folder that holds the cache, a told kind, another kind.
+t_hub_home() {
+    mkdir -p "$T/huggingface/hub"
+    hub_store "$T/huggingface/hub"
+    start m "$T/huggingface"
+    [ -f "$M/acme/tiny-GGUF/tiny-Q4_K.apr" ]
+    stop
+    start n "$T/huggingface" -o store=hf
+    [ -f "$M/acme/tiny-GGUF/tiny-Q4_K.apr" ]
+    stop
+}
+
+# What a download does: refs/main is rewritten, blobs and links of the new snapshot arrive; then the old
+# revision is pruned. Who has the old file open reads on.
+t_hub_live() {
+    local r=$T/hub/$R m old new
+    mkdir "$T/hub"
+    hub_store "$T/hub"
+    m=$(models)
+    start m "$T/hub"
+    old=$(sha256sum <"$M/acme/tiny-GGUF/tiny-Q4_K.apr")
+    exec 8<"$M/acme/tiny-GGUF/tiny-Q4_K.apr"
+    : >"$r/blobs/c0ffee.incomplete"
+    until_true 20 grep -q "blobs/c0ffee.incomplete.*download in progress" "$M/.aprfs/problems.txt"
+    mkdir -p "$r/snapshots/c3c3c3c3"
+    hub_put "$r" c3c3c3c3 tiny-Q4_K.gguf "$m/types/llama-Q5_K.gguf"
+    rm "$r/blobs/c0ffee.incomplete"
+    hub_ref "$r" main c3c3c3c3
+    "$APRTOOL" convert "$m/types/llama-Q5_K.gguf" "$T/new.apr" >/dev/null
+    until_true 20 cmp -s "$M/acme/tiny-GGUF/tiny-Q4_K.apr" "$T/new.apr"
+    new=$(sha256sum <"$M/acme/tiny-GGUF/tiny-Q4_K.apr")
+    [ "$new" != "$old" ]
+    until_true 20 test ! -e "$M/acme/tiny-GGUF/tiny-Q6_K.apr" # only the old revision had it
+    rm -r "$r/snapshots/$C1" # hf cache rm
+    find "$r/blobs" -type f ! -name "$(sha256sum <"$m/types/llama-Q5_K.gguf" | cut -c1-64)" -delete
+    [ "$(sha256sum <&8)" = "$old" ]
+    exec 8<&-
+    rm "$r"/blobs/* # a blob that goes alone
+    until_true 20 grep -q 'ENOENT.*tiny-Q4_K.gguf.*blob .* is gone' "$M/.aprfs/problems.txt"
+    until_true 20 test ! -e "$M/acme/tiny-GGUF/tiny-Q4_K.apr"
+    stop
+}
+
+# ---- LM Studio, llama.cpp ----
+
+t_lmstudio() {
+    local m s=$T/.lmstudio/models
+    m=$(models)
+    mkdir -p "$s/acme/tiny-GGUF" "$s/solo/one"
+    cp "$m/types/llama-Q4_K.gguf" "$s/acme/tiny-GGUF/tiny-Q4_K.gguf"
+    cp "$m/acme/sharded"/*.gguf "$s/solo/one/"
+    cp "$m/types/llama-Q6_K.gguf" "$s/acme/tiny-GGUF/tiny-Q6_K.gguf.part"
+    start m "$T/.lmstudio"
+    want "$s" <<END
+acme/tiny-GGUF/config.json
+acme/tiny-GGUF/tiny-Q4_K.apr
+acme/tiny-GGUF/tiny-Q4_K.gguf -> acme/tiny-GGUF/tiny-Q4_K.gguf
+solo/one/config.json
+solo/one/shard-model-00001-of-00003.gguf -> solo/one/shard-model-00001-of-00003.gguf
+solo/one/shard-model-00002-of-00003.gguf -> solo/one/shard-model-00002-of-00003.gguf
+solo/one/shard-model-00003-of-00003.gguf -> solo/one/shard-model-00003-of-00003.gguf
+solo/one/shard-model.apr
+END
+    all_equal
+    [ "$(xattr "$M/solo/one/shard-model.apr" store)" = lmstudio ]
+    grep -q 'tiny-Q6_K.gguf.part.*download in progress' "$M/.aprfs/problems.txt"
+    mv "$s/acme/tiny-GGUF/tiny-Q6_K.gguf.part" "$s/acme/tiny-GGUF/tiny-Q6_K.gguf" # the download ends
+    until_true 20 test -f "$M/acme/tiny-GGUF/tiny-Q6_K.apr"
+    stop
+}
+
+llamacpp_store() { # ROOT
+    local m
+    m=$(models)
+    mkdir -p "$1"
+    cp "$m/types/llama-Q4_K.gguf" "$1/acme_tiny-GGUF_tiny-Q4_K.gguf"
+    echo '"abc"' >"$1/acme_tiny-GGUF_tiny-Q4_K.gguf.etag"
+    echo '{"ggufFile":{"rfilename":"tiny-Q4_K.gguf"}}' >"$1/manifest=acme=tiny-GGUF=Q4_K.json"
+    cp "$m/types/llama-Q6_K.gguf" "$1/other_m.gguf"
+}
+t_llamacpp() {
+    llamacpp_store "$T/llama"
+    start m "$T/llama"
+    want "$T/llama" <<END
+acme/tiny-GGUF/config.json
+acme/tiny-GGUF/tiny-Q4_K.apr
+acme/tiny-GGUF/tiny-Q4_K.gguf -> acme_tiny-GGUF_tiny-Q4_K.gguf
+llama.cpp/other_m/config.json
+llama.cpp/other_m/other_m.apr
+llama.cpp/other_m/other_m.gguf -> other_m.gguf
+END
+    all_equal
+    [ "$(xattr "$M/acme/tiny-GGUF/tiny-Q4_K.apr" alias)" = "acme/tiny-GGUF
+acme/tiny-GGUF:Q4_K
+acme_tiny-GGUF_tiny-Q4_K.gguf" ]
+    stop
+}
+
+# New builds move their files into the hub's layout, here in the same folder: the name stays, an open
+# file reads on, and what has not moved does not vanish.
+t_llamacpp_moves() {
+    local r=$T/llama/$R hash old f
+    llamacpp_store "$T/llama"
+    start m "$T/llama"
+    f=$M/acme/tiny-GGUF/tiny-Q4_K
+    old=$(sha256sum <"$f.apr")
+    exec 8<"$f.apr"
+    hash=$(sha256sum <"$f.gguf" | cut -c1-64)
+    mkdir -p "$r/blobs" "$r/snapshots/$C1" "$r/refs"
+    mv "$T/llama/acme_tiny-GGUF_tiny-Q4_K.gguf" "$r/blobs/$hash"
+    ln -s "../../blobs/$hash" "$r/snapshots/$C1/tiny-Q4_K.gguf"
+    hub_ref "$r" main $C1
+    until_true 20 eval '[ "$(readlink "$f.gguf")" = "$r/snapshots/$C1/tiny-Q4_K.gguf" ]'
+    [ "$(sha256sum <"$f.apr")" = "$old" ]
+    [ "$(sha256sum <&8)" = "$old" ]
+    exec 8<&-
+    [ "$(xattr "$f.apr" store)" = hf ]
+    [ -f "$M/llama.cpp/other_m/other_m.apr" ]
+    stop
+}
+
+# A copy of nothing: the store is as it was, to the byte and the second.
+t_untouched() {
+    mkdir "$T/hub"
+    hub_store "$T/hub"
+    (cd "$T/hub" && find . -printf '%p %y %s %T@ %C@ %l\n' | LC_ALL=C sort) >"$T/before"
+    start m "$T/hub"
+    all_equal
+    stop
+    (cd "$T/hub" && find . -printf '%p %y %s %T@ %C@ %l\n' | LC_ALL=C sort) >"$T/after"
+    diff "$T/before" "$T/after"
+}
+
+run stores_hub_tree_is_exact t_hub
+run stores_hub_shows_all_revisions t_hub_revisions
+run stores_hub_is_found_below_its_home t_hub_home
+run stores_hub_follows_a_download_and_a_pruning t_hub_live
+run stores_lmstudio_tree_is_exact t_lmstudio
+run stores_llamacpp_tree_is_exact t_llamacpp
+run store_llamacpp_then_hub_same_stem t_llamacpp_moves
+run stores_are_left_as_they_were t_untouched
+tests_end
