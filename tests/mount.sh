@@ -93,7 +93,7 @@ run() {
     unmount_all
     [ -z "$GROUP" ] || cg_kill "$GROUP" >>"$T/log"
     GROUP=
-    if [ $rc -eq 0 ] && grep -qE 'AddressSanitizer|ThreadSanitizer|LeakSanitizer|runtime error' "$T"/*.daemon 2>/dev/null; then
+    if [ $rc -eq 0 ] && unexpected >>"$T/log"; then
         rc=1
     fi
     if [ $rc -eq 77 ]; then
@@ -117,6 +117,14 @@ run() {
 tests_end() {
     echo "1..$N"
     [ $N -gt 0 ] || { echo "no test is called: ${WANTED[*]}" >&2; exit 1; }
+}
+
+# unexpected: what no daemon says, in any test: lines that are not ours (a sanitizer's, libfuse's, the C
+# library's), and ours that tell of a mistake of ours.
+unexpected() {
+    grep -h . "$T"/*.daemon 2>/dev/null | grep -vE '^(aprfs|mount\.aprfs|fusermount3): ' && return
+    grep -hE 'AddressSanitizer|ThreadSanitizer|LeakSanitizer|runtime error|[Ii]nternal error|Bad file descriptor|Bad address|Function not implemented|differs$' \
+        "$T"/*.daemon 2>/dev/null
 }
 
 stacks() { # LEADER: where every thread of the test and of its daemons stands
