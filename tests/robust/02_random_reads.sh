@@ -16,8 +16,8 @@ with open(sys.argv[1], "rb") as f:
 
 # Cached, without cache, as a program whose opens are direct, one thread: the same bytes.
 r_random_reads() {
-    local ops=$((LONG ? 8000000 : 1200)) apr mode map
-    brief && ops=200
+    local ops=$((LONG ? 8000000 : 2400)) apr mode map
+    brief && ops=800
     small_store "$T/store"
     for mode in "" "-o cache=never" "-o cache=always" "-s"; do
         # shellcheck disable=SC2086 # options
