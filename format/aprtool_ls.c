@@ -25,6 +25,7 @@ struct ls {
 struct ls_row {
     const char *name, *format, *arch, *quant, *role, *status, *why, *source;
     uint64_t size, n_ctx;
+    const struct store_entry *entry; /* NULL: no store's */
 };
 
 static const char *or_dash(const char *s)
@@ -35,6 +36,33 @@ static const char *or_dash(const char *s)
 static void add_text(struct table *t, const char *s)
 {
     table_add_bytes(t, (struct gguf_str){or_dash(s), strlen(or_dash(s))});
+}
+
+/* What only a store knows of a model. */
+static void ls_add_entry(struct json_out *o, const struct store_entry *en)
+{
+    json_key(o, "store");
+    json_put_cstr(o, store_kind_name(en->kind));
+    json_key(o, "revision");
+    json_put_cstr(o, en->revision);
+    json_key(o, "aliases");
+    json_open(o, '[');
+    for (size_t i = 0; i < en->n_alias; i++)
+        json_put_cstr(o, en->alias[i]);
+    json_close(o, ']');
+    json_key(o, "parts");
+    json_open(o, '[');
+    for (int i = 0; i < en->n_part; i++) {
+        json_open(o, '{');
+        json_key(o, "path");
+        json_put_cstr(o, en->part[i].path);
+        json_key(o, "size");
+        json_put_u64(o, en->part[i].id.size);
+        json_key(o, "sha256");
+        json_put_cstr(o, en->part[i].sha256);
+        json_close(o, '}');
+    }
+    json_close(o, ']');
 }
 
 static void ls_add(struct ls *l, const struct ls_row *r)
@@ -52,6 +80,8 @@ static void ls_add(struct ls *l, const struct ls_row *r)
         json_put_u64(&l->o, r->size);
         json_key(&l->o, "n_ctx_train");
         json_put_u64(&l->o, r->n_ctx);
+        if (r->entry)
+            ls_add_entry(&l->o, r->entry);
         json_close(&l->o, '}');
         return;
     }
@@ -152,7 +182,8 @@ static void ls_store_entry(struct ls *l, const struct store_entry *en)
                        .why = en->why ? en->why : "",
                        .source = en->n_part ? en->part[0].path : "",
                        .size = en->src_size,
-                       .n_ctx = en->n_ctx_train};
+                       .n_ctx = en->n_ctx_train,
+                       .entry = en};
     ls_add(l, &r);
     free(name);
 }

@@ -48,7 +48,8 @@ enum store_how {
     STORE_HOW_ANY,     /* links are followed wherever they lead */
     STORE_HOW_BENEATH, /* a link that leaves the root: -EXDEV */
     STORE_HOW_STRICT,  /* no link at all below the root: -ELOOP */
-    STORE_HOW_HUB,     /* strict, but the last component may be a link to its repository's blobs/ */
+    STORE_HOW_HUB, /* strict, but the last component may be a link to its repository's blobs/, and
+                        * that blob one into the cache's own */
 };
 
 struct store_options {

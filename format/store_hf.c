@@ -3,7 +3,9 @@
  *
  *   models--<org>--<repo>/refs/main                         text: a commit
  *   models--<org>--<repo>/snapshots/<commit>/[sub/]<file>   link to ../../blobs/<hash>, or a file
- *   models--<org>--<repo>/blobs/<hash>[.incomplete]         64 hex digits: the content's SHA-256
+ *   models--<org>--<repo>/blobs/<hash>[.incomplete]         64 hex digits: the content's SHA-256; a
+ *                                                           file, or a link to ../../blobs/<xx>/<xet>
+ *   blobs/<xx>/<xet>                                        blobs that repositories share
  *
  * Names are the snapshot's, never the blobs'; sub-folders are flattened. Every file is opened by
  * STORE_HOW_HUB. */
@@ -372,7 +374,7 @@ static int visit(struct store_folder *d, const char *name)
     if (!S_ISDIR(st.st_mode))
         return store_plain_visit(d, name);
     /* datasets--, spaces--, kernels--; .locks, .no_exist */
-    return name[0] == '.' || strstr(name, "s--")
+    return name[0] == '.' || strstr(name, "s--") || !strcmp(name, "blobs")
                ? 0
                : store_folder_problem(
                      d, name, -EINVAL,

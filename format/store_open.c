@@ -88,36 +88,50 @@ static int check_regular(int fd, struct stat *st, struct err *e)
     return S_ISREG(st->st_mode) ? 0 : err_set(e, -EINVAL, "not a regular file");
 }
 
+/* What the link rel leads to, in target; "" if it is no link. Its folder is reached without any. */
+static int read_link(char target[PATH_MAX], int root_fd, const char *rel, struct err *e)
+{
+    const char *name = strrchr(rel, '/');
+    *target = '\0';
+    if (!name || strlen(rel) >= PATH_MAX)
+        return err_set(e, -EINVAL, "no file of a snapshot");
+    snprintf(target, PATH_MAX, "%.*s", (int)(name - rel), rel);
+    int dir = open_beneath(root_fd, target, O_PATH | O_DIRECTORY | O_CLOEXEC, RESOLVE_NO_SYMLINKS);
+    if (dir < 0)
+        return open_error(-errno, root_fd, target, e);
+    ssize_t n = readlinkat(dir, name + 1, target, PATH_MAX - 1);
+    int rc = n < 0 ? -errno : 0;
+    close(dir);
+    target[n < 0 ? 0 : n] = '\0';
+    return rc == 0 || rc == -EINVAL ? 0 : rc;
+}
+
+/* What follows one "../" per directory of rel below its first, and "blobs/"; NULL: target is another. */
+static const char *behind_blobs(const char *target, const char *rel)
+{
+    for (const char *p = strchr(rel, '/'); p && (p = strchr(p + 1, '/')); target += 3)
+        if (strncmp(target, "../", 3))
+            return NULL;
+    return strncmp(target, "blobs/", 6) ? NULL : target + 6;
+}
+
 /* The way of the blob that the last component of rel leads to, below the root, in dst; "" if it is
  * no link. rel is "<repo>/snapshots/<commit>/[sub/]<file>", and only "../../blobs/<hash>" (one more
  * "../" per sub) is a link of a hub cache. */
 static int hub_blob(char dst[PATH_MAX], int root_fd, const char *rel, struct err *e)
 {
     char target[PATH_MAX];
-    const char *name = strrchr(rel, '/'), *repo_end = strchr(rel, '/');
+    int rc = read_link(target, root_fd, rel, e);
     *dst = '\0';
-    if (!name || strlen(rel) >= sizeof target)
-        return err_set(e, -EINVAL, "no file of a snapshot");
-    snprintf(target, sizeof target, "%.*s", (int)(name - rel), rel);
-    int dir = open_beneath(root_fd, target, O_PATH | O_DIRECTORY | O_CLOEXEC, RESOLVE_NO_SYMLINKS);
-    if (dir < 0)
-        return open_error(-errno, root_fd, target, e);
-    ssize_t n = readlinkat(dir, name + 1, target, sizeof target - 1);
-    int rc = n < 0 ? -errno : 0;
-    close(dir);
-    if (rc == -EINVAL)
-        return 0; /* a file: links were impossible when it was written */
     if (rc < 0)
         return open_error(rc, root_fd, rel, e);
-    target[n] = '\0';
-    const char *hash = target; /* behind one "../" per directory below the repository */
-    for (const char *p = repo_end; hash && (p = strchr(p + 1, '/'));)
-        hash = strncmp(hash, "../", 3) ? NULL : hash + 3;
-    if (!hash || strncmp(hash, "blobs/", 6) || !name_part_ok(hash + 6, strlen(hash + 6)))
+    if (!*target)
+        return 0; /* a file: links were impossible when it was written */
+    const char *hash = behind_blobs(target, rel);
+    if (!hash || !name_part_ok(hash, strlen(hash)))
         return err_set(e, -EXDEV, "a link to '%.200s', not to a file of the repository's blobs/",
                        target);
-    hash += 6;
-    if (snprintf(dst, PATH_MAX, "%.*s/blobs/%s", (int)(repo_end - rel), rel, hash) >= PATH_MAX)
+    if (snprintf(dst, PATH_MAX, "%.*s/blobs/%s", (int)strcspn(rel, "/"), rel, hash) >= PATH_MAX)
         return err_set(e, -ENAMETOOLONG, "a link to a name that is too long");
     return 0;
 }
@@ -159,17 +173,39 @@ static int open_regular(enum store_how how, int root_fd, const char *rel, int di
     }
 }
 
+/* Since huggingface_hub 2 a blob may be a link into the cache's one store of blobs:
+ * "../../blobs/<xx>/<xx...>", named by another hash (Xet's) of 64 digits. way becomes that. */
+static int hub_shared(char way[PATH_MAX], int root_fd, struct err *e)
+{
+    char target[PATH_MAX];
+    int rc = read_link(target, root_fd, way, e);
+    if (rc == -ENOENT || (rc == 0 && !*target))
+        return 0; /* what is there, or not, is seen when it is opened */
+    if (rc < 0)
+        return open_error(rc, root_fd, way, e);
+    const char *p = strncmp(target, "../../blobs/", 12) ? NULL : target + 12;
+    if (!p || strlen(p) != 67 || p[2] != '/' || !is_sha256(p + 3) || strncmp(p, p + 3, 2))
+        return err_set(e, -EXDEV, "the blob is a link to '%.200s', not into the cache's blobs/",
+                       target);
+    snprintf(way, PATH_MAX, "blobs/%s", p);
+    return 0;
+}
+
 int store_open_hub(int root_fd, const char *rel, struct source_id *id, char sha256[65],
                    struct err *e)
 {
-    char way[PATH_MAX];
+    char way[PATH_MAX], blob[256];
+    *sha256 = '\0';
     int rc = hub_blob(way, root_fd, rel, e);
+    if (rc == 0 && !*way)
+        return open_regular(STORE_HOW_HUB, root_fd, rel, root_fd, rel, NULL, id, e);
     if (rc < 0)
         return rc;
-    const char *blob = *way ? strrchr(way, '/') + 1 : NULL;
-    snprintf(sha256, 65, "%s", blob && is_sha256(blob) ? blob : "");
-    rel = blob ? way : rel;
-    return open_regular(STORE_HOW_HUB, root_fd, rel, root_fd, rel, blob, id, e);
+    snprintf(blob, sizeof blob, "%s", strrchr(way, '/') + 1);
+    if (is_sha256(blob))
+        memcpy(sha256, blob, 65);
+    rc = hub_shared(way, root_fd, e);
+    return rc < 0 ? rc : open_regular(STORE_HOW_HUB, root_fd, way, root_fd, way, blob, id, e);
 }
 
 int store_open_file(int root_fd, enum store_how how, const char *rel, int dir_fd, const char *name,

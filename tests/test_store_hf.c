@@ -325,7 +325,7 @@ static void store_hf_refuses_links_elsewhere(void **state)
 
 /* Not even a right link is followed through a folder that is a link, nor to a blob that is one; and
  * store_part_open() has the scan's rule. */
-static void store_hf_follows_one_link_only(void **state)
+static void store_hf_follows_no_other_link(void **state)
 {
     (void)state;
     char *root = temp_dir(), *other = temp_dir(), *target = path_join(other, "x.gguf"), rel[300];
@@ -337,13 +337,22 @@ static void store_hf_follows_one_link_only(void **state)
     tree_link(root, "models--l--l", whole);
     tree_link(root, "models--s--s/snapshots/" A, snap);
     tree_link(root, "models--t--t/snapshots", snap);
-    expect(root, "unsupported ELOOP - <- org/repo|" AT "m.gguf\n",
-           "ELOOP models--l--l: a link where a repository's folder is expected: not followed\n"
-           "ELOOP " AT "m.gguf: links in a circle, or a link where this kind of store has none: "
-           "not followed\n"
-           "ELOOP models--s--s/snapshots/" A
-           ": a link where a snapshot's folder is expected: not followed\n"
-           "ELOOP models--t--t/snapshots: not a folder of the repository's own: not followed\n");
+    tree_dir(root, REPO "/blobs/folder");
+    tree_link(root, REPO "/blobs/through", "folder/x"); /* by a link, then beyond */
+    tree_link(root, AT "n.gguf", "../../blobs/through");
+    char want[1024];
+    snprintf(want, sizeof want,
+             "ELOOP models--l--l: a link where a repository's folder is expected: not followed\n"
+             "EXDEV " AT "m.gguf: the blob is a link to '%s', not into the cache's blobs/\n"
+             "EXDEV " AT "n.gguf: the blob is a link to 'folder/x', not into the cache's blobs/\n"
+             "ELOOP models--s--s/snapshots/" A
+             ": a link where a snapshot's folder is expected: not followed\n"
+             "ELOOP models--t--t/snapshots: not a folder of the repository's own: not followed\n",
+             target);
+    expect(root,
+           "unsupported EXDEV - <- org/repo|" AT "m.gguf\n"
+           "unsupported EXDEV - <- org/repo|" AT "n.gguf\n",
+           want);
     const char *hash = tree_hub_model(root, REPO, A, "later.gguf", 3);
     struct store *s = scan_with(root, &automatic);
     struct store_plan *p = NULL;
@@ -355,7 +364,7 @@ static void store_hf_follows_one_link_only(void **state)
     char *blob = path_join(root, rel), *moved = path_join(other, "moved");
     assert_int_equal(rename(blob, moved), 0);
     tree_link(root, rel, moved); /* the same file, by a link that is none of the layout's */
-    assert_int_equal(store_plan_open(&p, s, en, NULL), -ELOOP);
+    assert_int_equal(store_plan_open(&p, s, en, NULL), -EXDEV);
     store_free(s);
     free(blob);
     free(moved);
@@ -363,6 +372,61 @@ static void store_hf_follows_one_link_only(void **state)
     free(snap);
     free(target);
     free(other);
+    free(root);
+}
+
+/* huggingface_hub 2 keeps one copy of what several repositories hold (its utils/_shared_blobs.py):
+ * blobs/<etag> is then a link to ../../blobs/<xx>/<xet hash>, and no other link will do. */
+static void store_hf_follows_blobs_that_repositories_share(void **state)
+{
+    (void)state;
+#define XET "ab0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcd"
+#define SHA "cd0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcd"
+    static const char *const bad[] = {"../../blobs/ac/" XET, "../../blobs/ab/real",
+                                      "../../blobs/" XET,    "../blobs/ab/" XET,
+                                      "../../other/ab/" XET, "real"};
+    enum { N_BAD = sizeof bad / sizeof *bad };
+    char *root = temp_dir(), rel[256], target[256];
+    tree_model(root, "blobs/ab/" XET, 1);
+    tree_text(root, "blobs/.huggingface-shared-blobs", "1\n");
+    tree_model(root, "blobs/ac/" XET, 2);
+    tree_model(root, "blobs/ab/real", 2);
+    tree_model(root, "other/ab/" XET, 2);
+    tree_model(root, REPO "/blobs/real", 2);
+    tree_link(root, REPO "/blobs/" SHA, "../../blobs/ab/" XET);
+    tree_link(root, AT "good.gguf", "../../blobs/" SHA);
+    tree_link(root, "models--b--b/blobs/c0ffee", "../../blobs/ab/" XET);
+    tree_link(root, "models--b--b/snapshots/" A "/sub/good.gguf", "../../../blobs/c0ffee");
+    tree_link(root, REPO "/blobs/beef", "../../blobs/cd/" SHA);
+    tree_link(root, AT "gone.gguf", "../../blobs/beef");
+    for (int i = 0; i < N_BAD; i++) {
+        snprintf(rel, sizeof rel, REPO "/blobs/x%d", i);
+        tree_link(root, rel, bad[i]);
+        snprintf(rel, sizeof rel, AT "x%d.gguf", i);
+        snprintf(target, sizeof target, "../../blobs/x%d", i);
+        tree_link(root, rel, target);
+    }
+    struct store *s = scan_with(root, &automatic);
+    struct store_plan *p = NULL;
+    int n_good = 0, n_gone = 0, n_bad = 0;
+    for (size_t i = 0; i < s->n_entry; i++) {
+        const struct store_entry *en = &s->entry[i];
+        n_gone += en->rc == -ENOENT && !strcmp(en->why, "blob beef is gone");
+        n_bad += en->rc == -EXDEV && strstr(en->why, "not into the cache's blobs/");
+        if (!strstr(en->order, "good.gguf"))
+            continue;
+        n_good += en->rc == 0;
+        if (strstr(en->order, REPO))
+            assert_string_equal(en->part[0].sha256, SHA);
+        assert_int_equal(store_plan_open(&p, s, en, NULL), 0);
+        store_plan_close(p);
+    }
+    assert_int_equal(n_good, 2);
+    assert_int_equal(n_gone, 1);
+    assert_int_equal(n_bad, N_BAD);
+    assert_int_equal(s->n_entry, 3 + N_BAD);
+    assert_int_equal(s->n_problem, 2 + N_BAD); /* with the folder "other" */
+    store_free(s);
     free(root);
 }
 
@@ -470,7 +534,8 @@ int main(void)
         cmocka_unit_test(store_hf_tells_downloads_in_progress),
         cmocka_unit_test(store_hf_names_pruned_blobs),
         cmocka_unit_test(store_hf_refuses_links_elsewhere),
-        cmocka_unit_test(store_hf_follows_one_link_only),
+        cmocka_unit_test(store_hf_follows_no_other_link),
+        cmocka_unit_test(store_hf_follows_blobs_that_repositories_share),
         cmocka_unit_test(store_hf_keeps_projectors_by_name),
         cmocka_unit_test(store_hf_is_found_below_its_home),
         cmocka_unit_test(store_hf_says_what_to_watch),
