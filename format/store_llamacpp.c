@@ -122,23 +122,24 @@ static bool begins(const char *s, const char *prefix)
     return !strncmp(s, prefix, strlen(prefix)) && s[strlen(prefix)];
 }
 
-/* The manifest whose file this is; else the one repository whose prefix the name has, the longest;
- * NULL: none, or two that cannot be told apart. */
+/* The manifest whose file this is; else that of the longest prefix that the name has. NULL: none, or
+ * two repositories that cannot be told apart. */
 static const struct manifest *manifest_of(const struct flat *f, const char *file)
 {
     const struct manifest *best = NULL;
+    size_t best_rank = 0;
     bool two = false;
     for (size_t i = 0; i < f->n_m; i++) {
         const struct manifest *m = &f->m[i];
         if (!begins(file, m->prefix))
             continue;
-        if (*m->file && !strcmp(file + strlen(m->prefix), m->file))
-            return m;
-        size_t n = strlen(m->prefix), old = best ? strlen(best->prefix) : 0;
-        if (n == old && (strcmp(m->org, best->org) || strcmp(m->repo, best->repo)))
+        bool exact = *m->file && !strcmp(file + strlen(m->prefix), m->file);
+        size_t rank = exact ? SIZE_MAX : strlen(m->prefix);
+        if (rank == best_rank && (strcmp(m->org, best->org) || strcmp(m->repo, best->repo)))
             two = true;
-        if (n > old) {
+        if (rank > best_rank) {
             best = m;
+            best_rank = rank;
             two = false;
         }
     }

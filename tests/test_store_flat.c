@@ -103,6 +103,9 @@ static void store_llamacpp_tells_equal_prefixes_by_file(void **state)
     tree_model(root, "a_b_c_one.gguf", 1);
     tree_model(root, "a_b_c_two.gguf", 2);
     tree_model(root, "a_b_c_d_three.gguf", 3);
+    tree_model(root, "x_y_z_both.gguf", 4);
+    tree_text(root, "manifest=x_y=z=latest.json", "{\"ggufFile\":{\"rfilename\":\"both.gguf\"}}");
+    tree_text(root, "manifest=x=y_z=latest.json", "{\"ggufFile\":{\"rfilename\":\"both.gguf\"}}");
     tree_text(root, "manifest=a_b=c=latest.json", "{\"ggufFile\":{\"rfilename\":\"one.gguf\"}}");
     tree_text(root, "manifest=a=b_c=latest.json", "no JSON");
     tree_text(root, "manifest=a=b_c_d=latest.json", "{}"); /* the longest prefix */
@@ -111,7 +114,8 @@ static void store_llamacpp_tells_equal_prefixes_by_file(void **state)
     expect(root, STORE_LLAMACPP,
            "model 0 a/b_c_d/three <- a/b_c_d|a_b_c_d_three.gguf\n"
            "model 0 a_b/c/one <- a_b/c|a_b/c:latest|a_b_c_one.gguf\n"
-           "model 0 llama.cpp/a_b_c_two/a_b_c_two <- a_b_c_two.gguf\n",
+           "model 0 llama.cpp/a_b_c_two/a_b_c_two <- a_b_c_two.gguf\n"
+           "model 0 llama.cpp/x_y_z_both/x_y_z_both <- x_y_z_both.gguf\n",
            "");
     free(root);
 }
