@@ -145,6 +145,36 @@ t_hub_live() {
     stop
 }
 
+# huggingface_hub 2: repositories share blobs by a second link. The blob that goes takes both models.
+t_hub_shared() {
+    local m r blob xet=ab00000000000000000000000000000000000000000000000000000000000000
+    m=$(models)
+    mkdir -p "$T/hub/blobs/ab"
+    echo 1 >"$T/hub/blobs/.huggingface-shared-blobs"
+    cp "$m/types/llama-Q4_K.gguf" "$T/hub/blobs/ab/$xet"
+    blob=$(sha256sum <"$T/hub/blobs/ab/$xet" | cut -c1-64)
+    for r in one two; do
+        mkdir -p "$T/hub/models--acme--$r/blobs" "$T/hub/models--acme--$r/snapshots/$C1"
+        ln -s "../../blobs/ab/$xet" "$T/hub/models--acme--$r/blobs/$blob"
+        ln -s "../../blobs/$blob" "$T/hub/models--acme--$r/snapshots/$C1/m.gguf"
+    done
+    start m "$T/hub"
+    all_equal
+    [ "$(find "$M" -name '*.apr' -printf '%P\n' | LC_ALL=C sort | tr '\n' ' ')" = "acme/one/m.apr acme/two/m.apr " ]
+    [ "$(xattr "$M/acme/two/m.apr" sha256)" = "$blob" ]
+    cp "$m/types/llama-Q6_K.gguf" "$T/new"
+    mv "$T/new" "$T/hub/blobs/ab/$xet" # another content under the links
+    until_true 20 cmp -s "$M/acme/one/m.gguf" "$m/types/llama-Q6_K.gguf"
+    # shellcheck disable=SC2016
+    until_true 20 eval '[ "$(stat -c %i "$T/hub/blobs/ab/$xet")" = "$(xattr "$M/acme/two/m.apr" part_generation | cut -d: -f2)" ]'
+    all_equal
+    rm "$T/hub/blobs/ab/$xet"
+    until_true 20 test ! -e "$M/acme/one/m.apr"
+    until_true 20 test ! -e "$M/acme/two/m.apr"
+    grep -q "ENOENT.*models--acme--two/.*blob $blob is gone" "$M/.aprfs/problems.txt"
+    stop
+}
+
 # ---- LM Studio, llama.cpp ----
 
 t_lmstudio() {
@@ -214,6 +244,7 @@ t_llamacpp_moves() {
     mv "$T/llama/acme_tiny-GGUF_tiny-Q4_K.gguf" "$r/blobs/$hash"
     ln -s "../../blobs/$hash" "$r/snapshots/$C1/tiny-Q4_K.gguf"
     hub_ref "$r" main $C1
+    # shellcheck disable=SC2016
     until_true 20 eval '[ "$(readlink "$f.gguf")" = "$r/snapshots/$C1/tiny-Q4_K.gguf" ]'
     [ "$(sha256sum <"$f.apr")" = "$old" ]
     [ "$(sha256sum <&8)" = "$old" ]
@@ -239,6 +270,7 @@ run stores_hub_tree_is_exact t_hub
 run stores_hub_shows_all_revisions t_hub_revisions
 run stores_hub_is_found_below_its_home t_hub_home
 run stores_hub_follows_a_download_and_a_pruning t_hub_live
+run stores_hub_follows_shared_blobs t_hub_shared
 run stores_lmstudio_tree_is_exact t_lmstudio
 run stores_llamacpp_tree_is_exact t_llamacpp
 run store_llamacpp_then_hub_same_stem t_llamacpp_moves
