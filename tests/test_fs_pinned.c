@@ -261,9 +261,8 @@ static void pinned_refuses_what_a_writer_has_open(void **state)
 }
 
 /* A writer waits until the break is answered; then the generation is stale and the writer goes on. */
-static void pinned_lease_break_marks_stale_and_lets_go(void **state)
+static void break_lease(bool write)
 {
-    (void)state;
     if (!leases_work())
         skip_because("no leases on the file system of %s", dir);
     char *path = fresh_file();
@@ -275,7 +274,7 @@ static void pinned_lease_break_marks_stale_and_lets_go(void **state)
     pid_t pid = fork();
     if (pid == 0) {
         int fd = open(path, O_WRONLY);
-        _exit(fd >= 0 && pwrite(fd, "y", 1, 0) == 1 ? 0 : 1);
+        _exit(fd >= 0 && (!write || pwrite(fd, "y", 1, 0) == 1) ? 0 : 1);
     }
     siginfo_t si;
     sigset_t set;
@@ -293,10 +292,24 @@ static void pinned_lease_break_marks_stale_and_lets_go(void **state)
     int status;
     assert_int_equal(waitpid(pid, &status, 0), pid);
     assert_int_equal(status, 0);
-    pinned_lease_broken(-1); /* nothing more to do; returns */
+    assert_int_equal(pinned_enter(p, &e), -EIO); /* also if the file looks as before */
+    pinned_lease_broken(-1);                     /* nothing more to do; returns */
     pinned_free(p);
     source_close(s);
     free(path);
+}
+
+static void pinned_lease_break_marks_stale_and_lets_go(void **state)
+{
+    (void)state;
+    break_lease(true);
+}
+
+/* A writer that maps the file changes it long before any time stamp tells. */
+static void pinned_lease_break_is_for_ever(void **state)
+{
+    (void)state;
+    break_lease(false);
 }
 
 int main(void)
@@ -315,6 +328,7 @@ int main(void)
         cmocka_unit_test(pinned_refuses_what_changed_before),
         cmocka_unit_test(pinned_refuses_what_a_writer_has_open),
         cmocka_unit_test(pinned_lease_break_marks_stale_and_lets_go),
+        cmocka_unit_test(pinned_lease_break_is_for_ever),
     };
     int rc = cmocka_run_group_tests(tests, NULL, NULL);
     free(dir);

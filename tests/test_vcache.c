@@ -74,6 +74,12 @@ static void vcache_builds_once_and_remembers(void **state)
     assert_int_equal(j.n_built, 3);
     assert_int_equal(vcache_mem(c), 300);
     vcache_free(c);
+    c = cache(1000, 0, 0);
+    struct job many = {.len = 1, .fill = 7};
+    for (uint64_t unit = 0; unit < 1000; unit++) /* more than there are buckets */
+        touch(c, 1, unit, &many);
+    assert_int_equal(many.n_built, 1000);
+    vcache_free(c);
 }
 
 static void vcache_drops_oldest_use_over_limit(void **state)
