@@ -1,5 +1,6 @@
 /* See store_build.h. */
 #include "tests/store_build.h"
+#include "tests/support.h"
 
 #include <errno.h>
 #include <openssl/evp.h>
@@ -240,4 +241,27 @@ char *tree_show(const struct store *s)
 char *tree_problems(const struct store *s)
 {
     return lines(s, problem_line, s->n_problem);
+}
+
+struct store *tree_scan(const char *root, const struct store_options *opt)
+{
+    struct store *s = NULL;
+    struct err e = {0};
+    if (store_scan(&s, root, opt, NULL, &e) < 0)
+        fail_msg("store_scan: %s", e.msg);
+    return s;
+}
+
+void tree_expect(const char *root, const struct store_options *opt, const char *entries,
+                 const char *problems)
+{
+    struct store *s = tree_scan(root, opt);
+    char *show = tree_show(s), *told = tree_problems(s);
+    if (entries)
+        assert_string_equal(show, entries);
+    if (problems)
+        assert_string_equal(told, problems);
+    free(show);
+    free(told);
+    store_free(s);
 }

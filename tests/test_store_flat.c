@@ -14,11 +14,7 @@
 static struct store *scan_as(const char *root, enum store_kind kind)
 {
     struct store_options opt = {.kind = kind, .plan = true};
-    struct store *s = NULL;
-    struct err e = {0};
-    if (store_scan(&s, root, &opt, NULL, &e) < 0)
-        fail_msg("store_scan: %s", e.msg);
-    return s;
+    return tree_scan(root, &opt);
 }
 
 static void expect(const char *root, enum store_kind kind, const char *entries,

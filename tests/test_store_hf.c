@@ -17,31 +17,9 @@
 
 static const struct store_options automatic = {.kind = STORE_AUTO, .plan = true};
 
-static struct store *scan_with(const char *root, const struct store_options *opt)
-{
-    struct store *s = NULL;
-    struct err e = {0};
-    if (store_scan(&s, root, opt, NULL, &e) < 0)
-        fail_msg("store_scan: %s", e.msg);
-    return s;
-}
-
-/* Scans and compares with what tree_show() and tree_problems() should give. */
-static void expect_with(const char *root, const struct store_options *opt, const char *entries,
-                        const char *problems)
-{
-    struct store *s = scan_with(root, opt);
-    char *show = tree_show(s), *told = tree_problems(s);
-    assert_string_equal(show, entries);
-    assert_string_equal(told, problems);
-    free(show);
-    free(told);
-    store_free(s);
-}
-
 static void expect(const char *root, const char *entries, const char *problems)
 {
-    expect_with(root, &automatic, entries, problems);
+    tree_expect(root, &automatic, entries, problems);
 }
 
 static void store_hf_shows_the_main_revision(void **state)
@@ -54,7 +32,7 @@ static void store_hf_shows_the_main_revision(void **state)
     tree_hub_ref(root, REPO, "main", A "\n");
     tree_hub_ref(root, REPO, "pr/1", B);
     expect(root, "model 0 org/repo/Qwen-Q4_K_M <- org/repo|" AT "Qwen-Q4_K_M.gguf\n", "");
-    struct store *s = scan_with(root, &automatic);
+    struct store *s = tree_scan(root, &automatic);
     assert_int_equal(s->kind, STORE_HF);
     const struct store_entry *en = &s->entry[0];
     assert_int_equal(en->kind, STORE_HF);
@@ -79,7 +57,7 @@ static void store_hf_shows_all_revisions_when_asked(void **state)
     tree_hub_model(root, REPO, A, "m.gguf", 1);
     tree_hub_model(root, REPO, B, "m.gguf", 2);
     tree_hub_ref(root, REPO, "main", A);
-    expect_with(root, &all,
+    tree_expect(root, &all,
                 "model 0 org/repo/m <- org/repo|" AT "m.gguf\n"
                 "model 0 org/repo@b2c3d4e5/m <- org/repo@b2c3d4e5|" REPO "/snapshots/" B
                 "/m.gguf\n",
@@ -158,7 +136,7 @@ static void store_hf_joins_shards_per_folder(void **state)
            "model 0 org/repo/m-Q8_0 <- org/repo|" AT "Q8_0/m-Q8_0-00001-of-00002.gguf\n",
            "ENOENT " AT "Q2_K/m-Q2_K-00001-of-00003.gguf: shard 2 of 3 is missing: "
            "m-Q2_K-00002-of-00003.gguf\n");
-    struct store *s = scan_with(root, &automatic);
+    struct store *s = tree_scan(root, &automatic);
     assert_int_equal(s->entry[1].n_part, 3);
     for (int i = 0; i < 3; i++)
         assert_int_equal(strlen(s->entry[1].part[i].sha256), 64);
@@ -172,7 +150,7 @@ static void store_hf_takes_files_where_links_were_impossible(void **state)
     char *root = temp_dir();
     tree_model(root, AT "m.gguf", 1);
     expect(root, "model 0 org/repo/m <- org/repo|" AT "m.gguf\n", "");
-    struct store *s = scan_with(root, &automatic);
+    struct store *s = tree_scan(root, &automatic);
     assert_string_equal(s->entry[0].part[0].sha256, "");
     store_free(s);
     free(root);
@@ -195,7 +173,7 @@ static void store_hf_hash_is_64_digits_only(void **state)
         snprintf(way, sizeof way, AT "m%d.gguf", i);
         tree_link(root, way, target);
     }
-    struct store *s = scan_with(root, &automatic);
+    struct store *s = tree_scan(root, &automatic);
     assert_int_equal(s->n_entry, 3);
     for (int i = 0; i < 3; i++) {
         assert_int_equal(s->entry[i].rc, 0);
@@ -251,7 +229,7 @@ static void store_hf_tells_downloads_in_progress(void **state)
            "EAGAIN models--a--b/blobs/c0ffee.7f3a.incomplete: download in progress\n"
            "EAGAIN " REPO "/blobs/beef.downloadInProgress: download in progress\n"
            "EAGAIN " REPO "/blobs/c0ffee.incomplete: download in progress\n");
-    struct store *s = scan_with(root, &automatic);
+    struct store *s = tree_scan(root, &automatic);
     assert_string_equal(s->problem[0].dir, "a/b");
     store_free(s);
     free(root);
@@ -262,7 +240,7 @@ static void store_hf_names_pruned_blobs(void **state)
     (void)state;
     char *root = temp_dir(), rel[256], want[512];
     snprintf(rel, sizeof rel, REPO "/blobs/%s", tree_hub_model(root, REPO, A, "m.gguf", 1));
-    struct store *s = scan_with(root, &automatic);
+    struct store *s = tree_scan(root, &automatic);
     struct store_plan *p = NULL;
     struct err e;
     tree_remove(root, rel);
@@ -308,7 +286,7 @@ static void store_hf_refuses_links_elsewhere(void **state)
     tree_link(root, AT "README.md", "/etc/passwd");
     tree_link(root, AT "sub/short.gguf", "../../blobs/real"); /* one "../" too few */
     tree_link(root, AT "good.gguf", "../../blobs/real");
-    struct store *s = scan_with(root, &automatic);
+    struct store *s = tree_scan(root, &automatic);
     assert_int_equal(s->n_entry, N + 4);
     for (size_t i = 0; i < s->n_entry; i++) {
         bool good = strstr(s->entry[i].order, "good.gguf");
@@ -354,7 +332,7 @@ static void store_hf_follows_no_other_link(void **state)
            "unsupported EXDEV - <- org/repo|" AT "n.gguf\n",
            want);
     const char *hash = tree_hub_model(root, REPO, A, "later.gguf", 3);
-    struct store *s = scan_with(root, &automatic);
+    struct store *s = tree_scan(root, &automatic);
     struct store_plan *p = NULL;
     const struct store_entry *en = NULL;
     for (size_t i = 0; i < s->n_entry; i++)
@@ -406,7 +384,7 @@ static void store_hf_follows_blobs_that_repositories_share(void **state)
         snprintf(target, sizeof target, "../../blobs/x%d", i);
         tree_link(root, rel, target);
     }
-    struct store *s = scan_with(root, &automatic);
+    struct store *s = tree_scan(root, &automatic);
     struct store_plan *p = NULL;
     int n_good = 0, n_gone = 0, n_bad = 0;
     for (size_t i = 0; i < s->n_entry; i++) {
@@ -455,17 +433,17 @@ static void store_hf_is_found_below_its_home(void **state)
     char *root = temp_dir();
     tree_hub_model(root, "hub/" REPO, A, "m.gguf", 1);
     tree_text(root, "token", "secret");
-    struct store *s = scan_with(root, &automatic);
+    struct store *s = tree_scan(root, &automatic);
     char *hub = path_join(root, "hub");
     assert_int_equal(s->kind, STORE_HF);
     assert_string_equal(strrchr(s->root, '/'), "/hub");
     assert_int_equal(s->n_entry, 1);
     struct store_options told = {.kind = STORE_HF};
-    struct store *t = scan_with(root, &told);
+    struct store *t = tree_scan(root, &told);
     assert_string_equal(t->root, s->root);
     /* Told otherwise, it is otherwise: a plain folder has a snapshot and a blob. */
     told.kind = STORE_PLAIN;
-    struct store *p = scan_with(root, &told);
+    struct store *p = tree_scan(root, &told);
     assert_int_equal(p->kind, STORE_PLAIN);
     assert_int_equal(p->n_entry, 2);
     store_free(p);
@@ -482,7 +460,7 @@ static void store_hf_rescan_parses_only_what_changed(void **state)
     struct err e = {0};
     tree_hub_model(root, REPO, A, "a.gguf", 1);
     tree_hub_model(root, REPO, A, "b.gguf", 2);
-    struct store *first = scan_with(root, &automatic), *second = NULL, *third = NULL;
+    struct store *first = tree_scan(root, &automatic), *second = NULL, *third = NULL;
     assert_int_equal(first->n_parsed, 2);
     assert_int_equal(store_scan(&second, root, &automatic, first, &e), 0);
     assert_int_equal(second->n_parsed, 0);
@@ -512,7 +490,7 @@ static void store_hf_says_what_to_watch(void **state)
     tree_hub_model(root, REPO, B, "m.gguf", 2);
     tree_hub_ref(root, REPO, "main", A);
     tree_dir(root, "datasets--o--d/snapshots");
-    struct store *s = scan_with(root, &automatic);
+    struct store *s = tree_scan(root, &automatic);
     expect_dirs(s, "[]\n[" REPO "]\n[" REPO "/blobs]\n[" REPO "/refs]\n[" REPO "/snapshots]\n[" REPO
                    "/snapshots/" A "]\n[" REPO "/snapshots/" A "/sub]\n");
     store_free(s);
