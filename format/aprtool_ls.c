@@ -188,6 +188,37 @@ static void ls_store_entry(struct ls *l, const struct store_entry *en)
     free(name);
 }
 
+static int cmp_text(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+/* The problems of s on stderr; those of what is listed all the same (no tokenizer.json, a hole in
+ * tensor data) with --all only. */
+static int ls_problems(const struct ls *l, const struct store *s, const char *path)
+{
+    size_t n = 0;
+    char **listed = calloc(s->n_entry + 1, sizeof *listed);
+    if (!listed)
+        return -ENOMEM;
+    for (size_t i = 0; i < s->n_entry; i++)
+        if (s->entry[i].rc == 0)
+            listed[n++] = s->entry[i].order;
+    if (n)
+        qsort(listed, n, sizeof *listed, cmp_text);
+    for (size_t i = 0; i < s->n_problem; i++) {
+        const struct store_problem *p = &s->problem[i];
+        if (!l->opt->all &&
+            (p->rc == 0 || (n && bsearch(&p->path, listed, n, sizeof *listed, cmp_text))))
+            continue;
+        char *name = name_escape(p->path);
+        fprintf(stderr, "aprtool: %s: %s\n", name && *name ? name : path, p->why);
+        free(name);
+    }
+    free(listed);
+    return 0;
+}
+
 static int ls_store(struct ls *l, const char *path, enum store_kind kind, struct err *e)
 {
     struct store_options so = {.kind = kind};
@@ -197,15 +228,9 @@ static int ls_store(struct ls *l, const char *path, enum store_kind kind, struct
         return rc;
     for (size_t i = 0; i < s->n_entry; i++)
         ls_store_entry(l, &s->entry[i]);
-    for (size_t i = 0; i < s->n_problem; i++) {
-        if (s->problem[i].rc == 0 && !l->opt->all)
-            continue; /* a word about what is served all the same */
-        char *p = name_escape(s->problem[i].path);
-        fprintf(stderr, "aprtool: %s: %s\n", p && *p ? p : path, s->problem[i].why);
-        free(p);
-    }
+    rc = ls_problems(l, s, path);
     store_free(s);
-    return 0;
+    return rc < 0 ? err_set(e, rc, "no memory to list problems") : 0;
 }
 
 static int fts_by_name(const FTSENT **a, const FTSENT **b)

@@ -170,6 +170,7 @@ run 0 verify "$tmp/a"$'\033'"[31m.gguf" && out 'a.033.31m\.gguf: ok$'; ok verify
 # --- ls
 mkdir -p "$tmp/store/a" && cp "$G" "$tmp/store/a/one.gguf" && cp "$tmp/engine.apr" "$tmp/store/two.apr" && cp "$tmp/seeds/bad-dim_0.gguf" "$tmp/store/three.gguf"
 run 0 ls "$tmp/store" && out "/one${tab}gguf${tab}" && out "^two${tab}apr${tab}" && ! out '^[^ ]*three' && err 'three.gguf'; ok ls_folder
+run 0 ls "$tmp/seeds/llama.gguf" "$tmp/store" && ! err 'no tokenizer.json' && run 0 ls --all "$tmp/store" && err 'no tokenizer.json'; ok ls_is_silent_about_what_it_lists
 run 0 ls --all --json "$tmp/store" && json 'any("dimension" in m["why"] for m in d["models"]) and len(d["models"])==3'; ok ls_all_json_has_reasons
 run 0 ls "$G" "$tmp/engine.apr" && [ "$(wc -l <"$tmp/out")" -eq 3 ]; ok ls_files
 mkdir -p "$tmp/home/.lmstudio/models/p/m" "$tmp/home/llama" "$tmp/home/none" && cp "$G" "$tmp/home/.lmstudio/models/p/m/one.gguf" && cp "$G" "$tmp/home/llama/two.gguf"
