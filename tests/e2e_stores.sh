@@ -254,6 +254,29 @@ t_llamacpp_moves() {
     stop
 }
 
+# One real model in each layout: one .apr, whatever the store that it lies in.
+t_real_model() {
+    local f=SmolLM2-135M-Instruct.Q4_1 want s hash
+    [ -f "$MODELS/$f.gguf" ] || skip "no $f.gguf (scripts/fetch_models)"
+    mkdir -p "$T/plain/acme/smol" "$T/.lmstudio/models/acme/smol" "$T/llama" "$T/hub/$R/blobs" "$T/hub/$R/snapshots/$C1"
+    cp --reflink=auto "$MODELS/$f.gguf" "$T/plain/acme/smol/"
+    ln "$T/plain/acme/smol/$f.gguf" "$T/.lmstudio/models/acme/smol/"
+    ln "$T/plain/acme/smol/$f.gguf" "$T/llama/acme_smol_$f.gguf"
+    echo '{}' >"$T/llama/manifest=acme=smol=latest.json"
+    hash=$(sha256sum <"$T/plain/acme/smol/$f.gguf" | cut -c1-64)
+    ln "$T/plain/acme/smol/$f.gguf" "$T/hub/$R/blobs/$hash"
+    ln -s "../../blobs/$hash" "$T/hub/$R/snapshots/$C1/$f.gguf"
+    mv "$T/hub/$R" "$T/hub/models--acme--smol"
+    "$APRTOOL" convert "$T/plain/acme/smol/$f.gguf" "$T/want.apr" >/dev/null
+    want=$(sha256sum <"$T/want.apr")
+    for s in plain .lmstudio llama hub; do
+        start "m$s" "$T/$s"
+        [ "$(cd "$M" && ls -R | tr '\n' ' ')" = ".: acme  ./acme: smol  ./acme/smol: $f.apr $f.gguf $f.tokenizer.json config.json tokenizer.json " ] || fail "$s: $(ls -R "$M")"
+        [ "$(sha256sum <"$M/acme/smol/$f.apr")" = "$want" ] || fail "$s: other bytes"
+        stop
+    done
+}
+
 # A copy of nothing: the store is as it was, to the byte and the second.
 t_untouched() {
     mkdir "$T/hub"
@@ -274,5 +297,6 @@ run stores_hub_follows_shared_blobs t_hub_shared
 run stores_lmstudio_tree_is_exact t_lmstudio
 run stores_llamacpp_tree_is_exact t_llamacpp
 run store_llamacpp_then_hub_same_stem t_llamacpp_moves
+run stores_show_one_model_alike t_real_model
 run stores_are_left_as_they_were t_untouched
 tests_end
