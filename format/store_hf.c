@@ -64,6 +64,13 @@ bool store_hub_is_repo(int root_fd, const char *name)
     return false;
 }
 
+bool store_hub_is_shared(int root_fd, const char *name)
+{
+    struct stat st;
+    return !strcmp(name, "blobs") &&
+           fstatat(root_fd, "blobs/.huggingface-shared-blobs", &st, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
 bool store_detect_hf(int root_fd, const char *root)
 {
     (void)root;
@@ -374,7 +381,7 @@ static int visit(struct store_folder *d, const char *name)
     if (!S_ISDIR(st.st_mode))
         return store_plain_visit(d, name);
     /* datasets--, spaces--, kernels--; .locks, .no_exist */
-    return name[0] == '.' || strstr(name, "s--") || !strcmp(name, "blobs")
+    return name[0] == '.' || strstr(name, "s--") || store_hub_is_shared(d->fd, name)
                ? 0
                : store_folder_problem(
                      d, name, -EINVAL,

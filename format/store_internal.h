@@ -128,7 +128,8 @@ int store_plain_visit(struct store_folder *d, const char *name);
 
 bool store_detect_hf(int root_fd, const char *root);
 int store_scan_hf(struct store_build *b, struct err *e);
-bool store_hub_is_repo(int root_fd, const char *name); /* "models--..." with refs or snapshots */
+bool store_hub_is_repo(int root_fd, const char *name);   /* "models--..." with refs or snapshots */
+bool store_hub_is_shared(int root_fd, const char *name); /* the cache's own store of blobs */
 int store_hub_repo(struct store_folder *root, const char *name);
 
 bool store_detect_llamacpp(int root_fd, const char *root);

@@ -255,6 +255,8 @@ bool store_detect_llamacpp(int root_fd, const char *root)
 /* Folders are read as a plain store's, so that none of their models is lost. */
 static int visit(struct store_folder *d, const char *name)
 {
+    if (store_hub_is_shared(d->fd, name))
+        return 0;
     return store_hub_is_repo(d->fd, name) ? store_hub_repo(d, name) : store_plain_visit(d, name);
 }
 

@@ -405,6 +405,11 @@ static void store_hf_follows_blobs_that_repositories_share(void **state)
     assert_int_equal(s->n_entry, 3 + N_BAD);
     assert_int_equal(s->n_problem, 2 + N_BAD); /* with the folder "other" */
     store_free(s);
+    /* The blobs are nobody's models, whatever the root is told to be; what is no store of blobs is. */
+    struct store_options told = {.kind = STORE_LLAMACPP, .plan = true};
+    s = tree_scan(root, &told);
+    assert_int_equal(s->n_entry, 4 + N_BAD); /* with other/ab's */
+    store_free(s);
     free(root);
 }
 
