@@ -45,6 +45,12 @@ LDFLAGS = $(OPT) -pthread -Wl,--build-id=sha1
 
 FUSE_CFLAGS := $(shell pkg-config --cflags fuse3 2>/dev/null)
 FUSE_LIBS := $(shell pkg-config --libs fuse3 2>/dev/null)
+# Optional: without it aprfs has no filter of system calls, and says so.
+SECCOMP ?= $(shell pkg-config --exists libseccomp 2>/dev/null && echo yes)
+ifeq ($(SECCOMP),yes)
+FUSE_CFLAGS += -DHAVE_SECCOMP $(shell pkg-config --cflags libseccomp)
+FUSE_LIBS += $(shell pkg-config --libs libseccomp)
+endif
 FORMAT_LIBS := -lcjson -lcrypto -ldeflate -lz -lpcre2-8 -lm
 INFER_LIBS := -lpcre2-8 -lm
 

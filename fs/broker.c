@@ -3,6 +3,7 @@
 
 #include "fs/fuse_kernel.h"
 #include "fs/mount.h"
+#include "fs/sandbox.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -134,6 +135,8 @@ static void broker_main(struct broker_self s, pid_t parent)
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != parent || keep_two(&s.sock, &s.session_fd) < 0)
         _exit(1);
+    mount_keep_list();
+    sandbox_enter_broker();
     while (serve_one(&s))
         ;
     _exit(0);

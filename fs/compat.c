@@ -3,6 +3,7 @@
 #include "fs/compat.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <fuse_lowlevel.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -140,13 +141,14 @@ int compat_loop(struct fuse_session *se, bool single)
     return rc > 0 || rc == -ENODEV ? 0 : rc;
 }
 
-bool compat_set_readahead(dev_t dev, unsigned kb)
+int compat_open_readahead(dev_t dev)
 {
     char path[80];
     snprintf(path, sizeof path, "/sys/class/bdi/%u:%u/read_ahead_kb", major(dev), minor(dev));
-    FILE *f = fopen(path, "we");
-    if (!f)
-        return false;
-    bool ok = fprintf(f, "%u\n", kb) > 0;
-    return fclose(f) == 0 && ok;
+    return open(path, O_WRONLY | O_CLOEXEC);
+}
+
+bool compat_set_readahead(int fd, unsigned kb)
+{
+    return fd >= 0 && dprintf(fd, "%u\n", kb) > 0;
 }

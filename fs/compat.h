@@ -31,7 +31,9 @@ void compat_describe(char *dst, size_t size); /* "libfuse 3.14.0, kernel FUSE 7.
 int compat_loop(struct fuse_session *se, bool single);
 unsigned compat_n_threads(void); /* that compat_loop may use */
 
-/* /sys/class/bdi/<dev>/read_ahead_kb; false where that is not permitted. */
-bool compat_set_readahead(dev_t dev, unsigned kb);
+/* /sys/class/bdi/<dev>/read_ahead_kb, opened while that is allowed (else < 0), written once INIT was
+ * answered, which sets it too; false where that is not permitted. */
+int compat_open_readahead(dev_t dev);
+bool compat_set_readahead(int fd, unsigned kb);
 
 #endif

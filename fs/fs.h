@@ -4,6 +4,7 @@
 
 #include "fs/counters.h"
 #include "fs/options.h"
+#include "fs/sandbox.h"
 #include "fs/tree.h"
 #include "fs/vfile.h"
 #include "fs/watch.h"
@@ -23,6 +24,7 @@ struct fs {
     struct nodes *nodes;
     struct watch *watch;
     struct fuse_session *se;
+    struct sandbox sandbox;
     struct broker *broker; /* does what needs privilege (broker.h); NULL before the mount */
     double entry_timeout_s, attr_timeout_s;
     char root[4096]; /* the store's real path */

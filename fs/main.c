@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <fuse_lowlevel.h>
+#include <linux/capability.h>
 #include <malloc.h>
 #include <poll.h>
 #include <pthread.h>
@@ -42,7 +43,8 @@ struct daemon {
     dev_t dev;     /* of the mount, once it is there */
     int report_fd; /* to the waiting parent; -1: none, or told */
     int signal_fd, end_fd;
-    pthread_t keeper, herald; /* the herald is detached: told is its end */
+    int root_fd, readahead_fd, null_fd; /* opened for the herald while that is allowed */
+    pthread_t keeper, herald;           /* the herald is detached: told is its end */
     bool keeper_runs, herald_runs;
     sem_t told;
 };
@@ -113,10 +115,14 @@ static void *herald_main(void *ctx)
     struct daemon *d = ctx;
     struct fs *fs = &d->fs;
     struct err e = {0};
-    DIR *dir = opendir(d->dir); /* waits for INIT */
-    errno = dir ? 0 : errno;
+    int fd = openat(d->root_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC); /* waits for INIT */
+    DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+    int why = dir ? 0 : errno;
+    close(d->root_fd);
+    errno = why;
     struct dirent *de = dir ? readdir(dir) : NULL;
-    if (!de) {
+    /* EACCES is the kernel's answer from the root's mode, which we gave it: uid=, umask= shut us out. */
+    if (!de && why != EACCES) {
         err_set(&e, -EIO, "%s: mounted, but cannot be listed: %s", d->dir, strerror(errno));
         report(d, d->exit_failed, e.msg);
         if (dir)
@@ -125,9 +131,12 @@ static void *herald_main(void *ctx)
         sem_post(&d->told);
         return NULL;
     }
-    closedir(dir);
-    if (!compat_set_readahead(d->dev, 1024))
-        log_line(LOG_NOTE, "readahead stays at the kernel's default: no permission to raise it");
+    if (dir)
+        closedir(dir);
+    if (d->readahead_fd >= 0 && !compat_set_readahead(d->readahead_fd, 1024))
+        log_line(LOG_NOTE, "readahead stays at the kernel's default: %s", strerror(errno));
+    if (d->readahead_fd >= 0)
+        close(d->readahead_fd);
     struct tree *t = nodes_tree(fs->nodes);
     char text[512];
     snprintf(text, sizeof text, "READY=1\nMAINPID=%ld\nSTATUS=%zu models of %.300s\n",
@@ -143,11 +152,9 @@ static void *herald_main(void *ctx)
     }
     if (!fs->opt.foreground) {
         log_to_syslog(true);
-        int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-        for (int fd = 0; fd < 3 && null >= 0; fd++)
-            dup2(null, fd);
-        if (null > 2)
-            close(null);
+        for (int i = 0; i < 3; i++)
+            dup2(d->null_fd, i);
+        close(d->null_fd);
     }
     if (!report(d, 0, ""))
         detach(d);
@@ -315,35 +322,93 @@ static void stop_threads(struct daemon *d)
         pthread_join(d->keeper, NULL);
 }
 
-/* From the first scan to the end of the mount. */
-static int serve(struct daemon *d, struct err *e)
+/* The log's first line: what this process may not do, and what that means for readers. */
+static void say_what_is_missing(const struct options *o)
+{
+    if (!sandbox_has_cap(CAP_SYS_ADMIN))
+        log_line(
+            LOG_NOTE,
+            "uid %u without CAP_SYS_ADMIN: no passthrough, every read goes through aprfs; "
+            "readahead "
+            "stays at 128 KiB; no leases on files of other users (CAP_LEASE): changes to them are "
+            "seen by comparison alone; allow_other only by user_allow_other in /etc/fuse.conf",
+            (unsigned)geteuid());
+    else if (geteuid() == 0 && o->caps != (OPTION_CAP_READ | OPTION_CAP_LEASE))
+        log_line(LOG_NOTE, "root, without%s%s%s from now on (caps=):%s%s",
+                 o->caps & OPTION_CAP_READ ? "" : " CAP_DAC_READ_SEARCH", o->caps ? "" : ",",
+                 o->caps & OPTION_CAP_LEASE ? "" : " CAP_LEASE",
+                 o->caps & OPTION_CAP_READ ? ""
+                                           : " what is closed to root's own user is not shown;",
+                 o->caps & OPTION_CAP_LEASE ? "" : " no leases on files of other users");
+}
+
+static unsigned long long kept_caps(const struct options *o)
+{
+    return (o->caps & OPTION_CAP_READ ? 1ULL << CAP_DAC_READ_SEARCH : 0) |
+           (o->caps & OPTION_CAP_LEASE ? 1ULL << CAP_LEASE : 0);
+}
+
+/* Mounts; from then on the broker is what can unmount. */
+static int mount_now(struct daemon *d, bool *mounted, struct err *e)
 {
     struct fs *fs = &d->fs;
     char type[64];
-    bool mounted = false;
-    sigset_t set;
-    sem_init(&d->told, 0, 0);
-    block_lease_signals(&set);
-    int rc = fs_setup(d, e);
-    if (rc == 0)
-        rc = block_signals(d, &set, e);
-    if (rc == 0)
-        rc = session_new(d, e);
+    unsigned long long more = 1ULL << CAP_SYS_ADMIN | 1ULL << CAP_DAC_READ_SEARCH;
+    int rc = sandbox_keep_caps(kept_caps(&fs->opt) | more, false, e);
     if (rc == 0 && is_deserted(d))
         rc = err_set(e, -EINTR, "ended before the mount was there");
     if (rc == 0 && fuse_session_mount(fs->se, d->dir) != 0)
         rc = err_set(e, -EIO, "%s: cannot be mounted (see above)", d->dir);
-    mounted = rc == 0;
+    if (rc < 0)
+        return rc;
+    *mounted = true;
     /* Not earlier: on an autofs mount point the kernel lets pass whoever is in the process group of
      * the automounter, and makes all others wait for the mount. */
-    if (mounted && !fs->opt.foreground)
+    if (!fs->opt.foreground)
         setsid();
-    if (mounted && !mount_at(d->dir, &d->dev, type))
-        rc = err_set(e, -EIO, "%s: mounted, but not in /proc/self/mountinfo", d->dir);
-    if (rc == 0) /* before there are threads: it is a fork */
-        rc = broker_start(&fs->broker, fuse_session_fd(fs->se), d->dir, d->dev, e);
+    if (!mount_at(d->dir, &d->dev, type))
+        return err_set(e, -EIO, "%s: mounted, but not in /proc/self/mountinfo", d->dir);
+    d->root_fd = open(d->dir, O_PATH | O_DIRECTORY | O_CLOEXEC); /* asks nothing of us */
+    if (d->root_fd < 0)
+        return err_set(e, -errno, "%s: mounted, but cannot be opened: %s", d->dir, strerror(errno));
+    /* Before there are threads: it is a fork. */
+    return broker_start(&fs->broker, fuse_session_fd(fs->se), d->dir, d->dev, e);
+}
+
+/* Opens what could not be opened later, then gives up what is not needed any more. */
+static int harden(struct daemon *d, struct err *e)
+{
+    struct fs *fs = &d->fs;
+    struct sandbox *s = &fs->sandbox;
+    const char *temp[3];
+    d->readahead_fd = compat_open_readahead(d->dev);
+    if (d->readahead_fd < 0 && sandbox_has_cap(CAP_SYS_ADMIN))
+        log_line(LOG_NOTE, "readahead stays at the kernel's default: %s", strerror(errno));
+    d->null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+    if (!fs->opt.foreground)
+        log_connect();
+    mount_notify_open();
+    vcache_temp_dirs(temp);
+    int rc = sandbox_allow(s, SANDBOX_READ, d->dir);
     if (rc == 0)
-        rc = watch_start(fs->watch, e);
+        rc = sandbox_allow(s, SANDBOX_READ, fs->root);
+    for (int i = 0; rc == 0 && i < 3; i++)
+        rc = sandbox_allow(s, SANDBOX_TEMP, temp[i]);
+    if (rc < 0)
+        return err_set(e, rc, "sandbox: %s", strerror(-rc));
+    s->on = fs->opt.sandbox;
+    s->read_anywhere = fs->opt.store.resolve != STORE_RESOLVE_BENEATH;
+    s->keep = kept_caps(&fs->opt);
+    rc = sandbox_enter(s, e);
+    if (rc == 0)
+        log_line(LOG_NOTE, "%s", s->text);
+    return rc;
+}
+
+/* Threads, until the session ends. */
+static int serve_session(struct daemon *d, struct err *e)
+{
+    int rc = watch_start(d->fs.watch, e);
     if (rc == 0)
         rc = start_thread(&d->keeper, &d->keeper_runs, keeper_main, d, e);
     if (rc == 0)
@@ -351,10 +416,38 @@ static int serve(struct daemon *d, struct err *e)
     if (d->herald_runs)
         pthread_detach(d->herald);
     if (rc == 0) {
-        rc = compat_loop(fs->se, fs->opt.single);
+        rc = compat_loop(d->fs.se, d->fs.opt.single);
         if (rc < 0)
             err_set(e, rc, "session: %s", strerror(-rc));
     }
+    return rc;
+}
+
+/* From the first scan to the end of the mount. */
+static int serve(struct daemon *d, struct err *e)
+{
+    struct fs *fs = &d->fs;
+    bool mounted = false;
+    sigset_t set;
+    sem_init(&d->told, 0, 0);
+    block_lease_signals(&set);
+    say_what_is_missing(&fs->opt);
+    /* What is scanned is what can be read later: with the rights that stay. */
+    int rc = sandbox_keep_caps(kept_caps(&fs->opt) | 1ULL << CAP_SYS_ADMIN, false, e);
+    if (rc == 0)
+        rc = fs_setup(d, e);
+    if (rc == -EACCES && geteuid() == 0 && !(fs->opt.caps & OPTION_CAP_READ))
+        err_wrap(e, "root without CAP_DAC_READ_SEARCH (-o caps=read keeps it)");
+    if (rc == 0)
+        rc = block_signals(d, &set, e);
+    if (rc == 0)
+        rc = session_new(d, e);
+    if (rc == 0)
+        rc = mount_now(d, &mounted, e);
+    if (rc == 0)
+        rc = harden(d, e);
+    if (rc == 0)
+        rc = serve_session(d, e);
     if (fs->watch)
         watch_disarm(fs->watch);
     if (mounted) {
@@ -373,6 +466,7 @@ static int serve(struct daemon *d, struct err *e)
     nodes_free(fs->nodes);
     vcache_free(fs->env.units);
     vcache_free(fs->env.texts);
+    sandbox_release(&fs->sandbox);
     return rc;
 }
 
@@ -454,7 +548,8 @@ static bool before_mount(struct daemon *d, int argc, char **argv, int *code)
         if (o->help)
             options_help(stdout);
         else
-            puts("aprfs " APRFS_VERSION);
+            printf("aprfs " APRFS_VERSION "\nlibfuse %s, %s\n", fuse_pkgversion(),
+                   seccomp_built_in() ? "seccomp" : "no seccomp: built without libseccomp");
         *code = fflush(stdout) == 0 ? 0 : 1;
         return true;
     }

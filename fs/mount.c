@@ -40,12 +40,21 @@ static void unescape(char *s)
     *d = '\0';
 }
 
+static FILE *kept_list;
+
+void mount_keep_list(void)
+{
+    kept_list = fopen("/proc/self/mountinfo", "re");
+}
+
 bool mount_at(const char *dir, dev_t *dev, char type[64])
 {
-    FILE *f = fopen("/proc/self/mountinfo", "re");
+    FILE *f = kept_list ? kept_list : fopen("/proc/self/mountinfo", "re");
     char *line = NULL;
     size_t cap = 0;
     bool found = false;
+    if (kept_list)
+        rewind(f);
     while (f && getline(&line, &cap, f) > 0) {
         unsigned maj, min;
         int at = 0, end = 0;
@@ -63,7 +72,7 @@ bool mount_at(const char *dir, dev_t *dev, char type[64])
             type[0] = '\0';
     }
     free(line);
-    if (f)
+    if (f && f != kept_list)
         fclose(f);
     return found;
 }
@@ -220,7 +229,9 @@ int mount_detach(const char *dir, dev_t dev, struct err *e)
     return spawn_fusermount(dir, e);
 }
 
-void mount_notify(const char *s)
+static int notify_fd = -1;
+
+void mount_notify_open(void)
 {
     const char *path = getenv("NOTIFY_SOCKET");
     struct sockaddr_un a = {.sun_family = AF_UNIX};
@@ -229,11 +240,17 @@ void mount_notify(const char *s)
     strcpy(a.sun_path, path);
     if (path[0] == '@')
         a.sun_path[0] = '\0'; /* the abstract name space */
-    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    if (fd < 0)
-        return;
+    notify_fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     socklen_t len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(path));
-    if (sendto(fd, s, strlen(s), MSG_NOSIGNAL, (struct sockaddr *)&a, len) < 0)
+    if (notify_fd >= 0 && connect(notify_fd, (struct sockaddr *)&a, len) < 0) {
         log_line(LOG_WARN, "NOTIFY_SOCKET %s: %s", path, strerror(errno));
-    close(fd);
+        close(notify_fd);
+        notify_fd = -1;
+    }
+}
+
+void mount_notify(const char *s)
+{
+    if (notify_fd >= 0 && send(notify_fd, s, strlen(s), MSG_NOSIGNAL) < 0)
+        log_line(LOG_WARN, "NOTIFY_SOCKET: %s", strerror(errno));
 }

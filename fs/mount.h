@@ -18,10 +18,14 @@ int mount_check(const struct options *o, char source[PATH_MAX], char dir[PATH_MA
  * type; false: none. */
 bool mount_at(const char *dir, dev_t *dev, char type[64]);
 
+/* Keeps /proc/self/mountinfo open for mount_at: one who calls this may open nothing later. */
+void mount_keep_list(void);
+
 /* Takes the mount away from the tree, if it still is the one of dev; open files go on (lazy). */
 int mount_detach(const char *dir, dev_t dev, struct err *e);
 
-/* Sends s ("READY=1\n...") to $NOTIFY_SOCKET, if there is one. */
+/* Connects to $NOTIFY_SOCKET, if there is one; sends s ("READY=1\n...") there. */
+void mount_notify_open(void);
 void mount_notify(const char *s);
 
 #endif

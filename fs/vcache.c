@@ -150,12 +150,20 @@ void vcache_put(struct vcache *c, struct vcache_item *it)
     pthread_mutex_unlock(&c->mu);
 }
 
+void vcache_temp_dirs(const char *dir[3])
+{
+    const char *env = getenv("TMPDIR");
+    dir[0] = env ? env : "/var/tmp";
+    dir[1] = "/var/tmp";
+    dir[2] = "/tmp";
+}
+
 /* An unlinked file with the bytes; -1 where there can be none. */
 static int spill_file(const uint8_t *p, size_t len)
 {
-    const char *env = getenv("TMPDIR");
-    const char *const dir[] = {env ? env : "/var/tmp", "/var/tmp", "/tmp"};
+    const char *dir[3];
     int fd = -1;
+    vcache_temp_dirs(dir);
     for (size_t i = 0; fd < 0 && i < sizeof dir / sizeof dir[0]; i++)
         fd = open(dir[i], O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
     for (size_t off = 0; fd >= 0 && off < len;) {

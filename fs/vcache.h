@@ -43,4 +43,7 @@ int vcache_item_read(const struct vcache_item *it, void *dst, size_t off, size_t
 size_t vcache_mem(struct vcache *c);
 size_t vcache_spilled(struct vcache *c);
 
+/* The folders that a text too large for memory may be put into, as an unnamed file: those of three. */
+void vcache_temp_dirs(const char *dir[3]);
+
 #endif

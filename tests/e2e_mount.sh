@@ -826,7 +826,7 @@ t_narrow_access() { # allow_other as root never widens access to a source
     chown 12:34 "$T"/store/sharded/*
     chown 56:34 "$T"/store/sharded/*00002-of*
     chmod 640 "$T"/store/sharded/*
-    start m "$T/store" -o allow_other
+    start m "$T/store" -o allow_other,caps=read
     [ "$(stat -c '%u %g %a' "$M/local/open/open.apr")" = "0 0 444" ]
     [ -n "${TMPDIR:-}" ] || [ "$(stat -c '%u %g %a' "$M/local/near/near.apr")" = "0 0 444" ]
     [ "$(stat -c '%u %g %a' "$M/local/far/far.apr")" = "12 34 400" ]

@@ -123,7 +123,7 @@ tests_end() {
 # library's), and ours that tell of a mistake of ours.
 unexpected() {
     grep -h . "$T"/*.daemon 2>/dev/null | grep -vE '^(aprfs|mount\.aprfs|fusermount3): ' && return
-    grep -hE 'AddressSanitizer|ThreadSanitizer|LeakSanitizer|runtime error|[Ii]nternal error|Bad file descriptor|Bad address|Function not implemented|differs$' \
+    grep -hE 'AddressSanitizer|ThreadSanitizer|LeakSanitizer|runtime error|[Ii]nternal error|Bad file descriptor|Bad address|Function not implemented|sandbox: refused|differs$' \
         "$T"/*.daemon 2>/dev/null
 }
 
