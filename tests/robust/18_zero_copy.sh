@@ -48,6 +48,7 @@ zero_copy_round() { # NAME DIRECT OPTION...
 
 r_zero_copy() {
     local mib=$((LONG ? 1536 : 48)) pages
+    brief && skip "a sanitizer's memory says nothing"
     own_disk $((mib + 512)) || skip "no file system of its own (root, mkfs and a loop device)"
     pattern_model "$T/disk/store/m.gguf" $mib 4096
     sync -f "$T/disk"
