@@ -368,11 +368,15 @@ static int mount_now(struct daemon *d, bool *mounted, struct err *e)
         setsid();
     if (!mount_at(d->dir, &d->dev, type))
         return err_set(e, -EIO, "%s: mounted, but not in /proc/self/mountinfo", d->dir);
+    /* Before there are threads: it is a fork. And before the mount is opened: the child's copy of that
+     * descriptor would keep it busy until the child comes to close it, READY or not. */
+    rc = broker_start(&fs->broker, fuse_session_fd(fs->se), d->dir, d->dev, e);
+    if (rc < 0)
+        return rc;
     d->root_fd = open(d->dir, O_PATH | O_DIRECTORY | O_CLOEXEC); /* asks nothing of us */
-    if (d->root_fd < 0)
-        return err_set(e, -errno, "%s: mounted, but cannot be opened: %s", d->dir, strerror(errno));
-    /* Before there are threads: it is a fork. */
-    return broker_start(&fs->broker, fuse_session_fd(fs->se), d->dir, d->dev, e);
+    return d->root_fd >= 0 ? 0
+                           : err_set(e, -errno, "%s: mounted, but cannot be opened: %s", d->dir,
+                                     strerror(errno));
 }
 
 /* Opens what could not be opened later, then gives up what is not needed any more. */
