@@ -42,6 +42,7 @@ struct snapshot_name {
 struct snapshot {
     const char *name; /* lent by the folder's names */
     int64_t mtime_ns;
+    bool other_ref; /* a tag or a pull request names it; asked only where main's cannot be shown */
 };
 
 static bool is_dir(int dir_fd, const char *name)
@@ -160,20 +161,14 @@ static bool is_commit(const char *s)
     return n > 0 && n < COMMIT_MAX && strspn(s, alnum) == n;
 }
 
-/* refs/main: one line, a commit. Absent: "". */
-static int read_main(struct repo *r)
+/* A ref: one line, a commit. -ENOENT: absent. */
+static int read_ref(const struct repo *r, const char *rel, char commit[COMMIT_MAX], struct err *why)
 {
     struct source_id id;
-    struct err why;
-    char text[REF_MAX + 1], *rel = store_join(r->folder, "refs/main");
-    if (!rel)
-        return -ENOMEM;
-    int fd = store_open_file(r->root->b->root_fd, STORE_HOW_STRICT, rel, -1, NULL, &id, &why);
-    free(rel);
+    char text[REF_MAX + 1];
+    int fd = store_open_file(r->root->b->root_fd, STORE_HOW_STRICT, rel, -1, NULL, &id, why);
     if (fd < 0)
-        return fd == -ENOENT       ? 0
-               : store_starved(fd) ? fd
-                                   : repo_problem(r, "refs/main", fd, why.msg);
+        return fd;
     ssize_t n;
     do
         n = pread(fd, text, REF_MAX, 0);
@@ -181,15 +176,54 @@ static int read_main(struct repo *r)
     int rc = n < 0 ? -errno : 0;
     close(fd);
     if (rc < 0)
-        return repo_problem(r, "refs/main", rc, strerror(-rc));
+        return err_set(why, rc, "%s", strerror(-rc));
     while (n > 0 && strchr(" \t\r\n", text[n - 1]))
         n--;
     text[n] = '\0';
     if (strlen(text) != (size_t)n || !is_commit(text))
-        return repo_problem(r, "refs/main", -EUCLEAN,
-                            "no commit's id: the newest snapshot is shown");
-    memcpy(r->main_commit, text, (size_t)n + 1);
+        return err_set(why, -EUCLEAN, "no commit's id: the newest snapshot is shown");
+    memcpy(commit, text, (size_t)n + 1);
     return 0;
+}
+
+static int read_main(struct repo *r)
+{
+    struct err why;
+    char *rel = store_join(r->folder, "refs/main");
+    int rc = rel ? read_ref(r, rel, r->main_commit, &why) : -ENOMEM;
+    free(rel);
+    if (rc == 0 || rc == -ENOENT || store_starved(rc))
+        return rc == -ENOENT ? 0 : rc;
+    return repo_problem(r, "refs/main", rc, why.msg);
+}
+
+/* Marks what the refs other than main name: tags, refs/pr/N. A ref that cannot be read marks nothing. */
+static int mark_refs(const struct repo *r, struct store_folder *parent, const char *name,
+                     struct snapshot *s, size_t n)
+{
+    struct store_folder d;
+    int fd;
+    char *rel;
+    int rc = store_folder_enter(parent, name, &fd, &rel);
+    if (rc < 0 || fd < 0)
+        return rc;
+    rc = store_folder_open(&d, parent->b, fd, rel, parent->depth + 1);
+    for (size_t i = 0; rc == 0 && i < d.n_name; i++) {
+        char commit[COMMIT_MAX] = "", *way = store_join(rel, d.name[i]);
+        if (!way)
+            rc = -ENOMEM;
+        else if (is_dir(d.fd, d.name[i]))
+            rc = mark_refs(r, &d, d.name[i], s, n);
+        else if (d.depth > r->root->depth + 2 || strcmp(d.name[i], "main"))
+            rc = read_ref(r, way, commit, NULL);
+        rc = store_starved(rc) ? rc : 0;
+        for (size_t k = 0; k < n; k++)
+            s[k].other_ref |= !strcmp(s[k].name, commit);
+        free(way);
+    }
+    store_folder_close(&d);
+    free(rel);
+    return rc;
 }
 
 /* The snapshots of d; links and files among them are told and left out. */
@@ -207,33 +241,89 @@ static int list_snapshots(struct store_folder *d, struct snapshot *s, size_t *n)
         else if (S_ISDIR(st.st_mode) && !is_commit(d->name[i]))
             rc = store_folder_problem(d, d->name[i], -EINVAL, "not the name of a commit: skipped");
         else if (S_ISDIR(st.st_mode))
-            s[(*n)++] = (struct snapshot){d->name[i], (int64_t)st.st_mtim.tv_sec * 1000000000 +
-                                                          st.st_mtim.tv_nsec};
+            s[(*n)++] = (struct snapshot){.name = d->name[i],
+                                          .mtime_ns = (int64_t)st.st_mtim.tv_sec * 1000000000 +
+                                                      st.st_mtim.tv_nsec};
         if (rc < 0)
             return rc;
     }
     return 0;
 }
 
-/* The snapshot that refs/main names, else the newest. */
-static int choose(const struct repo *r, const struct snapshot *s, size_t n, size_t *chosen)
+/* A client makes a snapshot's folders, and points refs/main there, before it fetches the first file.
+ * Is there one in parent's folder name? What cannot be read counts as one, and is told when it is
+ * scanned. 1, 0 or -ENOMEM; the folders are to be watched: the file may come. */
+static int has_file(struct store_build *b, int parent, const char *rel, const char *name, int depth)
 {
-    *chosen = 0;
+    int fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
+    char *path = store_join(rel, name);
+    int found = path ? !dir || depth >= STORE_MAX_DEPTH : -ENOMEM;
+    if (found == 0)
+        found = store_dir_add(b, path);
+    for (struct dirent *de; found == 0 && (de = readdir(dir));)
+        if (strcmp(de->d_name, ".") && strcmp(de->d_name, ".."))
+            found = is_dir(fd, de->d_name) ? has_file(b, fd, path, de->d_name, depth + 1) : 1;
+    free(path);
+    if (dir)
+        closedir(dir);
+    else if (fd >= 0)
+        close(fd);
+    return found;
+}
+
+/* Is a the better guess for what main was until now? What no other ref names was; then the newer. */
+static bool is_better(const struct snapshot *a, const struct snapshot *b)
+{
+    if (a->other_ref != b->other_ref)
+        return b->other_ref;
+    return a->mtime_ns != b->mtime_ns ? a->mtime_ns > b->mtime_ns : strcmp(a->name, b->name) > 0;
+}
+
+/* The best of s but for main's (n: there is none) that has a file; *best = n: none. */
+static int next_best(const struct store_folder *d, const struct snapshot *s, size_t n, size_t main,
+                     size_t *best)
+{
+    *best = n;
     for (size_t i = 0; i < n; i++) {
-        if (!strcmp(s[i].name, r->main_commit)) {
-            *chosen = i;
-            return 0;
-        }
-        if (s[i].mtime_ns > s[*chosen].mtime_ns ||
-            (s[i].mtime_ns == s[*chosen].mtime_ns && strcmp(s[i].name, s[*chosen].name) > 0))
-            *chosen = i;
+        if (i == main || (*best < n && !is_better(&s[i], &s[*best])))
+            continue;
+        int rc = has_file(d->b, d->fd, d->rel, s[i].name, d->depth + 1);
+        if (rc < 0)
+            return rc;
+        *best = rc > 0 ? i : *best;
     }
-    if (!*r->main_commit || n == 0)
+    return 0;
+}
+
+/* The snapshot that refs/main names; where it is missing or without a file, the one that seems to have
+ * been main's before, with a word; without refs/main the newest. *chosen = n: nothing to show. */
+static int choose(const struct repo *r, struct store_folder *repo, const struct store_folder *d,
+                  struct snapshot *s, size_t n, size_t *chosen)
+{
+    size_t main = n, best = n;
+    for (size_t i = 0; i < n; i++)
+        if (!strcmp(s[i].name, r->main_commit))
+            main = i;
+    *chosen = main;
+    int rc = main < n ? has_file(d->b, d->fd, d->rel, s[main].name, d->depth + 1) : 0;
+    if (rc != 0)
+        return rc < 0 ? rc : 0;
+    rc = *r->main_commit && n > 1 ? mark_refs(r, repo, "refs", s, n) : 0;
+    if (rc == 0)
+        rc = next_best(d, s, n, main, &best);
+    if (rc < 0 || best == n)
+        return rc;
+    *chosen = best;
+    if (!*r->main_commit)
         return 0;
     char why[ERR_MSG_MAX];
     snprintf(why, sizeof why,
-             "names %s, which is not here (yet): the newest snapshot, %.64s, is shown",
-             r->main_commit, s[*chosen].name);
+             "names %s, which is %s: %.64s is shown, the newest that no other ref names",
+             r->main_commit, main < n ? "empty yet" : "not here", s[best].name);
+    if (s[best].other_ref)
+        snprintf(why, sizeof why, "names %s, which is %s: %.64s is shown, the newest here",
+                 r->main_commit, main < n ? "empty yet" : "not here", s[best].name);
     return repo_problem(r, "refs/main", 0, why);
 }
 
@@ -250,7 +340,7 @@ static int scan_snapshot(const struct repo *r, struct store_folder *d, const cha
 }
 
 /* Takes fd, the folder snapshots/. */
-static int scan_snapshots(const struct repo *r, int fd, const char *rel)
+static int scan_snapshots(const struct repo *r, struct store_folder *repo, int fd, const char *rel)
 {
     struct store_folder d;
     size_t n = 0, chosen = 0;
@@ -259,7 +349,7 @@ static int scan_snapshots(const struct repo *r, int fd, const char *rel)
     if (rc == 0)
         rc = s ? list_snapshots(&d, s, &n) : -ENOMEM;
     if (rc == 0)
-        rc = choose(r, s, n, &chosen);
+        rc = choose(r, repo, &d, s, n, &chosen);
     for (size_t i = 0; rc == 0 && i < n; i++)
         if (i == chosen || r->root->b->opt->all_revisions)
             rc = scan_snapshot(r, &d, s[i].name, i == chosen);
@@ -275,8 +365,9 @@ static bool ends_with(const char *s, const char *suffix)
 }
 
 /* No snapshot leads to a download in progress yet: without these lines nobody would know of it. */
-static int tell_downloads(const struct repo *r, int fd, const char *rel)
+static int tell_downloads(const struct repo *r, struct store_folder *repo, int fd, const char *rel)
 {
+    (void)repo;
     struct store_folder d;
     int rc = store_folder_open(&d, r->root->b, fd, rel, r->root->depth + 2);
     for (size_t i = 0; rc == 0 && i < d.n_name; i++)
@@ -291,7 +382,8 @@ static int tell_downloads(const struct repo *r, int fd, const char *rel)
 }
 
 static int scan_below(const struct repo *r, struct store_folder *d, const char *name,
-                      int (*scan)(const struct repo *r, int fd, const char *rel))
+                      int (*scan)(const struct repo *r, struct store_folder *repo, int fd,
+                                  const char *rel))
 {
     int fd;
     char *rel;
@@ -303,7 +395,7 @@ static int scan_below(const struct repo *r, struct store_folder *d, const char *
                             "not a folder of the repository's own: not followed");
     int rc = store_folder_enter(d, name, &fd, &rel);
     if (rc == 0 && fd >= 0)
-        rc = scan(r, fd, rel);
+        rc = scan(r, d, fd, rel);
     free(rel);
     return rc;
 }

@@ -126,10 +126,12 @@ t_hub_live() {
     exec 8<"$M/acme/tiny-GGUF/tiny-Q4_K.apr"
     : >"$r/blobs/c0ffee.incomplete"
     until_true 20 grep -q "blobs/c0ffee.incomplete.*download in progress" "$M/.aprfs/problems.txt"
-    mkdir -p "$r/snapshots/c3c3c3c3"
+    mkdir -p "$r/snapshots/c3c3c3c3" # in this order the client does it
+    hub_ref "$r" main c3c3c3c3
+    until_true 20 grep -q "refs/main.*names c3c3c3c3, which is empty yet" "$M/.aprfs/problems.txt"
+    [ "$(sha256sum <"$M/acme/tiny-GGUF/tiny-Q4_K.apr")" = "$old" ]
     hub_put "$r" c3c3c3c3 tiny-Q4_K.gguf "$m/types/llama-Q5_K.gguf"
     rm "$r/blobs/c0ffee.incomplete"
-    hub_ref "$r" main c3c3c3c3
     "$APRTOOL" convert "$m/types/llama-Q5_K.gguf" "$T/new.apr" >/dev/null
     until_true 20 cmp -s "$M/acme/tiny-GGUF/tiny-Q4_K.apr" "$T/new.apr"
     new=$(sha256sum <"$M/acme/tiny-GGUF/tiny-Q4_K.apr")

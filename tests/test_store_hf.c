@@ -82,13 +82,49 @@ static void store_hf_without_main_takes_the_newest(void **state)
     /* A ref that leads nowhere: the same, with a word. */
     tree_hub_ref(root, REPO, "main", "c0ffee");
     expect(root, "model 0 org/repo/b <- org/repo|" REPO "/snapshots/" B "/b.gguf\n",
-           "WARN " REPO "/refs/main: names c0ffee, which is not here (yet): the newest snapshot, " B
-           ", is shown\n");
+           "WARN " REPO "/refs/main: names c0ffee, which is not here: " B
+           " is shown, the newest that no other ref names\n");
     tree_hub_ref(root, REPO, "main", "../../../x");
     expect(root, "model 0 org/repo/b <- org/repo|" REPO "/snapshots/" B "/b.gguf\n",
            "EUCLEAN " REPO "/refs/main: no commit's id: the newest snapshot is shown\n");
     free(a);
     free(b);
+    free(root);
+}
+
+/* What a client does first of all when it fetches a new revision: the old one stays in sight. */
+static void store_hf_keeps_the_old_revision_until_the_first_file(void **state)
+{
+    (void)state;
+    char *root = temp_dir();
+    tree_hub_model(root, REPO, A, "m.gguf", 1);
+    tree_dir(root, REPO "/snapshots/" B "/sub/deep");
+    tree_hub_ref(root, REPO, "main", B);
+    expect(root, "model 0 org/repo/m <- org/repo|" AT "m.gguf\n",
+           "WARN " REPO "/refs/main: names " B ", which is empty yet: " A
+           " is shown, the newest that no other ref names\n");
+    /* A pull request's snapshot was not main's, newer as it is; it is where there is no other. */
+    tree_hub_model(root, REPO, "c0ffee", "pr.gguf", 3);
+    tree_hub_ref(root, REPO, "pr/1", "c0ffee");
+    expect(root, "model 0 org/repo/m <- org/repo|" AT "m.gguf\n",
+           "WARN " REPO "/refs/main: names " B ", which is empty yet: " A
+           " is shown, the newest that no other ref names\n");
+    tree_hub_ref(root, REPO, "v1", A);
+    expect(root, "model 0 org/repo/pr <- org/repo|" REPO "/snapshots/c0ffee/pr.gguf\n",
+           "WARN " REPO "/refs/main: names " B
+           ", which is empty yet: c0ffee is shown, the newest here\n");
+    struct store *s = tree_scan(root, &automatic);
+    bool watched = false; /* or nobody would see the first file come */
+    for (size_t i = 0; i < s->n_dir; i++)
+        watched |= !strcmp(s->dir[i], REPO "/snapshots/" B "/sub/deep");
+    assert_true(watched);
+    store_free(s);
+    tree_hub_model(root, REPO, B, "sub/deep/n.gguf", 2);
+    expect(root, "model 0 org/repo/n <- org/repo|" REPO "/snapshots/" B "/sub/deep/n.gguf\n", "");
+    /* Nothing but an empty one is nothing, and no problem. */
+    tree_dir(root, "models--a--b/snapshots/" A);
+    tree_hub_ref(root, "models--a--b", "main", A);
+    expect(root, "model 0 org/repo/n <- org/repo|" REPO "/snapshots/" B "/sub/deep/n.gguf\n", "");
     free(root);
 }
 
@@ -508,6 +544,7 @@ int main(void)
         cmocka_unit_test(store_hf_shows_the_main_revision),
         cmocka_unit_test(store_hf_shows_all_revisions_when_asked),
         cmocka_unit_test(store_hf_without_main_takes_the_newest),
+        cmocka_unit_test(store_hf_keeps_the_old_revision_until_the_first_file),
         cmocka_unit_test(store_hf_flattens_sub_folders),
         cmocka_unit_test(store_hf_joins_shards_per_folder),
         cmocka_unit_test(store_hf_takes_files_where_links_were_impossible),
