@@ -1,4 +1,4 @@
-/* Between store.c and the layouts. A layout walks its root and adds candidates: groups of files
+/* Between store.c, store_cand.c and the layouts. A layout walks its root and adds candidates: groups of files
  * that should be one model. All that follows (opening, facts, names, order) is the same for every
  * layout.
  */
@@ -66,6 +66,8 @@ int store_problem_add(struct store_build *b, int rc, const char *rel, const char
 /* A folder to be watched, of struct store's dir; copied. store_folder_open() calls it. */
 int store_dir_add(struct store_build *b, const char *rel);
 void store_part_release(struct store_part *p);
+void store_problem_release(struct store_problem *p);
+void store_build_release(struct store_build *b); /* and closes root_fd */
 
 /* Opens a file below the root as §2.3 of the design says; takes nothing. dir_fd/name may be a
  * shortcut to the same file (-1: none). Returns a descriptor of a regular file and its id, or
