@@ -34,6 +34,7 @@ struct broker_self {
     int sock, session_fd;
     const char *dir;
     dev_t dev;
+    bool auto_unmount;
 };
 
 static int backing_open(const struct broker_self *s, int fd, int32_t *id)
@@ -132,19 +133,24 @@ static int keep_two(int *sock, int *session_fd)
 static void broker_main(struct broker_self s, pid_t parent)
 {
     prctl(PR_SET_NAME, "aprfs-broker");
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (!s.auto_unmount)
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != parent || keep_two(&s.sock, &s.session_fd) < 0)
         _exit(1);
     mount_keep_list();
     sandbox_enter_broker();
     while (serve_one(&s))
         ;
+    close(s.session_fd); /* the last one: who still waits for an answer gets ENOTCONN */
+    if (s.auto_unmount)
+        mount_detach(s.dir, s.dev, NULL);
     _exit(0);
 }
 
 /* --- in the daemon ------------------------------------------------------------------------- */
 
-int broker_start(struct broker **out, int session_fd, const char *dir, dev_t dev, struct err *e)
+int broker_start(struct broker **out, int session_fd, const char *dir, dev_t dev, bool auto_unmount,
+                 struct err *e)
 {
     int sock[2];
     struct broker *b = calloc(1, sizeof *b);
@@ -157,7 +163,7 @@ int broker_start(struct broker **out, int session_fd, const char *dir, dev_t dev
     pid_t parent = getpid();
     b->pid = fork();
     if (b->pid == 0)
-        broker_main((struct broker_self){sock[1], session_fd, dir, dev}, parent);
+        broker_main((struct broker_self){sock[1], session_fd, dir, dev, auto_unmount}, parent);
     int rc = b->pid < 0 ? -errno : 0;
     close(sock[1]);
     if (rc < 0) {

@@ -7,6 +7,10 @@
  * /proc/self/mountinfo, accepts only regular files that are open read-only, and dies with its
  * parent: by PR_SET_PDEATHSIG and by the end of the socketpair.
  *
+ * With auto_unmount the end of the socketpair alone ends it, and before that it takes the mount away.
+ * (libfuse's way, a fusermount3 that waits, opens the dead mount as root first, is refused where it is an
+ * ordinary user's, and leaves it: strace of 3.14.)
+ *
  * One request is one SEQPACKET datagram of sizeof struct broker_msg; BACKING_OPEN carries one
  * descriptor by SCM_RIGHTS, the others none. Each gets one answer, malformed ones too. */
 #ifndef APRFS_FS_BROKER_H
@@ -14,6 +18,7 @@
 
 #include "format/err.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -32,9 +37,10 @@ struct broker_msg {
 };
 
 /* Forks it. session_fd: the mount's /dev/fuse; dir, dev: where the mount is and its device, which is
- * looked at again before anything is detached. Call it single-threaded and before capabilities go.
+ * looked at again before anything is detached; auto_unmount: it goes when the caller dies. Call it single-threaded and before capabilities go.
  * Forking and its like: a negative errno with a message. */
-int broker_start(struct broker **out, int session_fd, const char *dir, dev_t dev, struct err *e);
+int broker_start(struct broker **out, int session_fd, const char *dir, dev_t dev, bool auto_unmount,
+                 struct err *e);
 
 /* Each from any thread; 0, a negative errno, -EPERM without a broker (NULL), -EPIPE once it has died.
  * open: fd, a regular file open read-only, stays the caller's; *id on success. Else -EINVAL, or what

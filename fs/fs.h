@@ -24,8 +24,9 @@ struct fs {
     struct nodes *nodes;
     struct watch *watch;
     struct fuse_session *se;
-    struct sandbox sandbox;
-    struct broker *broker; /* does what needs privilege (broker.h); NULL before the mount */
+    struct sandbox sandbox; /* who writes to a folder, or reads one that is no source, names it by
+                               sandbox_allow before the mount */
+    struct broker *broker;  /* does what needs privilege (broker.h); NULL before the mount */
     double entry_timeout_s, attr_timeout_s;
     char root[4096]; /* the store's real path */
     pthread_mutex_t handles_mu;

@@ -274,8 +274,6 @@ static int session_new(struct daemon *d, struct err *e)
         bad |= fuse_opt_add_opt(&opts, "allow_other");
     if (o->allow_root)
         bad |= fuse_opt_add_opt(&opts, "allow_root");
-    if (o->auto_unmount)
-        bad |= fuse_opt_add_opt(&opts, "auto_unmount");
     bad |= fuse_opt_add_arg(&args, "aprfs") | fuse_opt_add_arg(&args, "-o") |
            fuse_opt_add_arg(&args, opts);
     if (o->debug)

@@ -7,7 +7,8 @@ cd "$(dirname "$0")/.." || exit 1
 . tests/mount.sh
 
 is_root() { [ "$(id -u)" = 0 ] || skip "not root"; }
-gone() { ! mountpoint -q "$M"; }
+# (mountpoint(1) calls a dead mount none.)
+gone() { ! grep -qF " $M " /proc/self/mountinfo; }
 rc_of() { RC=0; "$@" >"$T/out" 2>&1 || RC=$?; }
 # refuses STATUS TEXT COMMAND...
 refuses() {
@@ -351,6 +352,256 @@ t_unit() {
     [ -n "$SOURCE" ]
 }
 
+# --- what the daemon may do, and who it is ---------------------------------------------------
+
+status_of() { awk -v k="$2:" '$1 == k { print $2 }' "/proc/$1/status"; }
+
+t_sandbox() {
+    is_root
+    big_store "$T/store/m.gguf" 8 1
+    local broker t has_seccomp=0
+    "$APRFS" -V | grep -q 'no seccomp' || has_seccomp=2
+    start m "$T/store"
+    witness "$M/local/m/m.apr" "$T/witness.apr"
+    cat "$M/local/m/m.apr" >/dev/null # threads of the session, too
+    for t in /proc/"$PID"/task/*; do
+        [ "$(status_of "$PID/task/${t##*/}" CapPrm)$(status_of "$PID/task/${t##*/}" CapEff)" = 00000000000000000000000000000000 ] || fail "capabilities in $t"
+        [ "$(status_of "$PID/task/${t##*/}" NoNewPrivs)" = 1 ]
+        sanitized || [ "$(status_of "$PID/task/${t##*/}" Seccomp)" = $has_seccomp ] || fail "no filter in $t"
+    done
+    grep -E '^aprfs: capabilities: none; (Landlock ABI|no Landlock).*seccomp.*no_new_privs' "$T/m.daemon"
+    head -n 1 "$T/m.daemon" | grep -q 'without CAP_DAC_READ_SEARCH, CAP_LEASE'
+    broker=$(pgrep -P "$PID" -x aprfs-broker)
+    [ "$(status_of "$broker" CapPrm)" = 0000000000200004 ] # CAP_SYS_ADMIN 21, CAP_DAC_READ_SEARCH 2
+    [ "$(status_of "$broker" Seccomp)" = $has_seccomp ]
+    [ "$(find "/proc/$broker/fd" -mindepth 1 | wc -l)" = 6 ]
+    stop
+    start off "$T/store" -o sandbox=off,caps=read+lease
+    [ "$(status_of "$PID" Seccomp)" = 0 ]
+    [ "$(status_of "$PID" CapPrm)" = 0000000010000004 ] # CAP_LEASE 28, CAP_DAC_READ_SEARCH 2
+    cmp "$M/local/m/m.apr" "$T/witness.apr"
+    grep -q 'no sandbox: switched off' "$T/off.daemon"
+    stop
+    # Reading bounded to the source: what is in it is read, links that lead out are refused as before.
+    big_store "$T/far/far.gguf" 1 1
+    ln -s "$T/far/far.gguf" "$T/store/far.gguf"
+    start in "$T/store" -o resolve=beneath
+    cmp "$M/local/m/m.apr" "$T/witness.apr"
+    big_store "$T/store/late.gguf" 1 2
+    until_true 10 test -e "$M/local/late/late.apr"
+    [ ! -e "$M/local/far" ]
+    stop
+    start any "$T/store" # anywhere
+    cat "$M/local/far/far.apr" >/dev/null
+    stop
+}
+
+t_caps() { # root gives up what it was not told to keep, and says so
+    is_root
+    id nobody >/dev/null 2>&1 || skip "no user nobody"
+    big_store "$T/store/mine.gguf" 1 1
+    big_store "$T/store/theirs.gguf" 1 1
+    big_store "$T/shut/m.gguf" 1 1
+    chown -R nobody "$T/store/theirs.gguf" "$T/shut"
+    chmod 600 "$T/store/theirs.gguf"
+    chmod 700 "$T/shut"
+    start m "$T/store"
+    [ -e "$M/local/mine/mine.apr" ] && [ ! -e "$M/local/theirs" ]
+    grep -P '^EACCES\t.*theirs' "$M/.aprfs/problems.txt"
+    stop
+    start k "$T/store" -o caps=read
+    cat "$M/local/theirs/theirs.apr" >/dev/null
+    stop
+    refuses 1 "caps=read" "$APRFS" "$T/shut" "$T/m.mnt"
+    # Leases: those of root's own files; with caps=lease those of others'.
+    [ -r /proc/locks ] || skip "no /proc/locks"
+    chmod 644 "$T/store/theirs.gguf"
+    leases() { awk -v p="$PID" '/LEASE/ && $5 == p' /proc/locks | wc -l; }
+    start l "$T/store"
+    exec 5<"$M/local/mine/mine.apr" 6<"$M/local/theirs/theirs.apr"
+    [ "$(leases)" = 1 ] || fail "$(leases) leases, expected that of root's file"
+    exec 5<&- 6<&-
+    stop
+    start l2 "$T/store" -o caps=lease
+    exec 5<"$M/local/mine/mine.apr" 6<"$M/local/theirs/theirs.apr"
+    [ "$(leases)" = 2 ] || fail "$(leases) leases, expected two"
+    exec 5<&- 6<&-
+    stop
+    # A mount point that root's own user may not reach without CAP_DAC_READ_SEARCH.
+    mkdir -p "$T/home/m"
+    chown nobody "$T/home"
+    chmod 700 "$T/home"
+    "$APRFS" "$T/store" "$T/home/m"
+    cat "$T/home/m/local/mine/mine.apr" >/dev/null
+    pkill -TERM -f "^$APRFS $T/store $T/home/m\$"
+    M=$T/home/m
+    until_true 5 gone
+}
+
+# unprivileged SCRIPT-ON-STDIN: in a name space where /dev/fuse has its usual mode, as() is nobody.
+unprivileged() {
+    is_root
+    command -v setpriv >/dev/null || skip "no setpriv"
+    id nobody >/dev/null 2>&1 || skip "no user nobody"
+    [ -u "$(command -v fusermount3)" ] || skip "fusermount3 is not setuid"
+    setpriv --reuid nobody --regid nogroup --clear-groups test -x "$APRFS" || skip "the build's folder is closed to nobody"
+    unshare -m --propagation private true 2>/dev/null || skip "no mount name space of its own"
+    cat >"$T/script"
+    chmod -R a+rX "$T"
+    T=$T W=$W B=$B APRFS=$APRFS APRTOOL=$APRTOOL unshare -m --propagation private bash -eu -c '
+        mknod "$T/fuse" c 10 229 && chmod 666 "$T/fuse" && mount --bind "$T/fuse" /dev/fuse
+        as() { setpriv --reuid nobody --regid nogroup --clear-groups -- "$@"; }
+        die() { echo "FAILED: $*"; exit 1; }
+        trap "echo \"FAILED: line \$LINENO: \$BASH_COMMAND\"" ERR
+        set -E
+        . "$T/script"'
+}
+
+t_user() {
+    big_store "$T/store/m.gguf" 4 1
+    big_store "$T/own/m.gguf" 4 1
+    "$APRTOOL" convert -f "$T/store/m.gguf" "$T/witness.apr" >/dev/null
+    mkdir "$T/m"
+    chown -R nobody "$T/m" "$T/own" 2>/dev/null || true
+    unprivileged <<'IN'
+trap 'umount -l "$T/m" 2>/dev/null || true' EXIT
+go() { # OPTIONS...: in the foreground, in the background of this script
+    mkfifo "$T/ready"
+    chmod 666 "$T/ready"
+    setpriv --reuid nobody --regid nogroup --clear-groups -- \
+        "$APRFS" -f --ready-fd 9 "$@" "$T/m" >"$T/user.log" 2>&1 9>"$T/ready" &
+    pid=$!
+    read -r line <"$T/ready" || die "no READY: $(cat "$T/user.log")"
+    rm "$T/ready"
+}
+there() { grep -qF " $T/m " /proc/self/mountinfo; }
+of() { awk -v k="$2:" '$1 == k { print $2 }' "/proc/$1/status"; }
+go "$T/store"
+head -n 1 "$T/user.log" | grep '^aprfs: uid [0-9]* without CAP_SYS_ADMIN: no passthrough.*128 KiB.*CAP_LEASE.*user_allow_other'
+as cmp "$T/m/local/m/m.apr" "$T/witness.apr"
+"$APRFS" -V | grep -q "no seccomp" || [[ $B == *san ]] || [ "$(of "$pid" Seccomp)" = 2 ]
+[ "$(of "$pid" NoNewPrivs)" = 1 ]
+as stat "$T/m/local/m/m.apr" -c %U | grep -x nobody
+stat "$T/m/local" 2>/dev/null && die "root came in without allow_other"
+as touch "$T/m/local/m/m.apr" 2>"$T/err" && die "touch"
+grep 'Read-only file system' "$T/err"
+# No lease on a file of root's.
+leases() { awk -v p="$pid" '/LEASE/ && $5 == p' /proc/locks | wc -l; }
+hold() { # keeps the model open, as nobody, until let go
+    rm -f "$T/held"
+    # shellcheck disable=SC2016
+    setpriv --reuid nobody --regid nogroup --clear-groups -- \
+        sh -c 'exec 5<"$1"; echo held; exec sleep 600' sh "$T/m/local/m/m.apr" >"$T/held" &
+    reader=$!
+    for _ in $(seq 500); do [ -s "$T/held" ] && return 0; sleep 0.02; done
+    die "no reader"
+}
+let_go() { kill "$reader"; wait "$reader" || true; }
+hold
+[ "$(leases)" = 0 ] || die "a lease on a file of root's"
+# Its own end: the first SIGTERM takes the mount away through fusermount3, the reader keeps it alive.
+kill -TERM "$pid"
+for _ in $(seq 500); do there || break; sleep 0.02; done
+there && die "still mounted after SIGTERM"
+readlink "/proc/$pid/exe" || die "the daemon left its reader"
+let_go
+for _ in $(seq 500); do readlink "/proc/$pid/exe" >/dev/null || break; sleep 0.02; done
+readlink "/proc/$pid/exe" && die "the daemon did not end"
+# Its own file has a lease; umount by the user.
+go "$T/own"
+hold
+[ "$(leases)" = 1 ] || die "no lease on the user's own file"
+let_go
+for _ in $(seq 500); do as fusermount3 -u "$T/m" 2>/dev/null && break; sleep 0.02; done
+there && die "still mounted after fusermount3 -u"
+# After a crash: clean_stale, by fusermount3; auto_unmount.
+go "$T/store"
+kill -9 "$pid"
+for _ in $(seq 500); do as stat -f "$T/m" 2>&1 | grep -q "not connected" && break; sleep 0.02; done
+as "$APRFS" "$T/store" "$T/m" 2>"$T/err" && die "mounted over a dead mount"
+grep 'run fusermount3 -u' "$T/err"
+go -o clean_stale,auto_unmount "$T/store"
+as cmp "$T/m/local/m/m.apr" "$T/witness.apr"
+kill -9 "$pid"
+for _ in $(seq 500); do there || break; sleep 0.02; done
+there && die "auto_unmount left it"
+# allow_other is a sentence, before anything is mounted.
+if ! grep -qx user_allow_other /etc/fuse.conf; then
+    rc=0
+    as "$APRFS" -o allow_other "$T/store" "$T/m" 2>"$T/err" || rc=$?
+    [ $rc -eq 1 ] && grep "allow_other needs the line 'user_allow_other' in /etc/fuse.conf" "$T/err"
+    echo user_allow_other >"$T/fuse.conf"
+    mount --bind "$T/fuse.conf" /etc/fuse.conf
+fi
+go -o allow_other "$T/store"
+cmp "$T/m/local/m/m.apr" "$T/witness.apr" # root, this time
+as fusermount3 -u "$T/m"
+IN
+}
+
+t_user_suite() { # tests of e2e_mount.sh, as nobody
+    local what='truncated|replaced|t_link_targets|erofs|xattrs|ends_by_signal|after_kill|background|notifies|fstab_words|stat_is_true'
+    [ "$LONG" = 1 ] && what=.
+    mkdir "$T/tmp"
+    chmod 1777 "$T/tmp"
+    unprivileged <<IN
+as env -u GROUP TMPDIR="$T/tmp" B="$B" LONG="$LONG" tests/e2e_mount.sh '$what' >"$T/tap" 2>&1 || true
+grep -E '^(ok|not ok|#)' "$T/tap" | sed 's/^/  /'
+[ "\$(grep -c '^ok' "$T/tap")" -ge 10 ] && ! grep -E '^not ok|SKIP.*(fuse|permitted)' "$T/tap"
+IN
+}
+
+t_container() { # seen from other mount name spaces; a source on overlayfs
+    is_root
+    unshare -m --propagation private true 2>/dev/null || skip "no mount name space of its own"
+    big_store "$T/store/m.gguf" 4 1
+    "$APRTOOL" convert -f "$T/store/m.gguf" "$T/witness.apr" >/dev/null
+    T=$T APRFS=$APRFS APRTOOL=$APRTOOL unshare -m --propagation private bash -eu <<'IN' || { [ $? -eq 76 ] && skip "no overlayfs here"; false; }
+# What a container runtime does with a bind of propagation rshared: what is mounted later is seen inside.
+mkdir "$T/host" "$T/inside" "$T/out"
+mount --bind "$T/host" "$T/host"
+mount --make-rshared "$T/host"
+mkdir "$T/host/m"
+mkfifo "$T/go" "$T/done"
+unshare -m --propagation unchanged bash -eu -c '
+    mount --rbind --make-rslave "$T/host" "$T/inside"
+    echo >"$T/done"
+    read -r _ <"$T/go"
+    cmp "$T/inside/m/local/m/m.apr" "$T/witness.apr"
+    cp "$T/inside/m/local/m/m.apr" "$T/out/"
+    echo >"$T/done"
+    read -r _ <"$T/go"
+    ! mountpoint -q "$T/inside/m"
+    echo >"$T/done"' &
+inside=$!
+read -r _ <"$T/done"
+"$APRFS" "$T/store" "$T/host/m"
+pid=$(sed -n 's/.*pid \([0-9]*\)$//p' "$T/host/m/.aprfs/status.txt" | head -n 1)
+echo >"$T/go"
+read -r _ <"$T/done"
+umount "$T/host/m" # gone in both
+echo >"$T/go"
+read -r _ <"$T/done"
+wait $inside
+for _ in $(seq 500); do readlink "/proc/$pid/exe" >/dev/null || break; sleep 0.02; done
+readlink "/proc/$pid/exe" && { echo "FAILED: $pid lives on"; exit 1; }
+# The store as a container sees it: a lower layer, and a copied-up file beside it.
+mount -t tmpfs none "$T/out"
+mkdir "$T/out/u" "$T/out/w" "$T/out/s" "$T/out/m"
+mount -t overlay -o lowerdir="$T/store",upperdir="$T/out/u",workdir="$T/out/w" none "$T/out/s" || exit 76
+cp "$T/store/m.gguf" "$T/out/s/upper.gguf"
+"$APRFS" "$T/out/s" "$T/out/m"
+cmp "$T/out/m/local/m/m.apr" "$T/witness.apr"
+"$APRTOOL" convert "$T/out/s/upper.gguf" "$T/upper.apr" >/dev/null
+cmp "$T/out/m/local/upper/upper.apr" "$T/upper.apr"
+dd if="$T/out/m/local/upper/upper.apr" bs=1M iflag=direct status=none | cmp - "$T/upper.apr"
+tier=$(python3 -c 'import os, sys; print(os.getxattr(sys.argv[1], "user.aprfs.tier").decode())' "$T/out/m/local/m/m.apr")
+echo "# tier of a source on overlayfs: $tier"
+case $tier in 2*) ;; *) exit 1 ;; esac
+umount "$T/out/m"
+IN
+}
+
 t_install() { # without the programs, which take a release build
     make -s install-mount DESTDIR="$T/root" PREFIX=/opt/a >/dev/null
     [ "$(readlink "$T/root/sbin/mount.aprfs")" = /opt/a/bin/aprfs ]
@@ -377,5 +628,10 @@ run life_mount_program_and_its_bits t_mount_program
 run life_fstab_lines t_fstab
 run life_autofs_mount_point_is_taken t_autofs
 run life_unit_is_sound t_unit
+run life_daemon_gives_up_what_it_does_not_need t_sandbox
+run life_root_keeps_the_rights_it_was_told_to t_caps
+run life_user_mounts_reads_and_ends t_user
+run life_user_suite t_user_suite $((LONG ? 3600 : 200))
+run life_container_sees_it_and_overlayfs_is_a_source t_container
 run life_install_is_what_mount_and_systemd_look_for t_install
 tests_end

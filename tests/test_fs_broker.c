@@ -21,7 +21,7 @@ static struct broker *start(void)
     struct broker *b = NULL;
     struct err e;
     int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-    assert_int_equal(broker_start(&b, null, "/nowhere", 0, &e), 0);
+    assert_int_equal(broker_start(&b, null, "/nowhere", 0, false, &e), 0);
     close(null);
     assert_int_equal(broker_backing_close(b, 1), -ENOTTY); /* it has tidied up and serves */
     return b;
@@ -244,7 +244,7 @@ static void broker_dies_with_its_parent(void **state)
     if (daemon == 0) {
         struct broker *b = NULL;
         close(tell[0]);
-        if (broker_start(&b, STDIN_FILENO, "/nowhere", 0, NULL) < 0)
+        if (broker_start(&b, STDIN_FILENO, "/nowhere", 0, false, NULL) < 0)
             _exit(1);
         pid = broker_pid(b);
         /* The broker has closed its copy of the pipe once it answers: the end below is its end. */
