@@ -368,7 +368,8 @@ static int mount_now(struct daemon *d, bool *mounted, struct err *e)
         return err_set(e, -EIO, "%s: mounted, but not in /proc/self/mountinfo", d->dir);
     /* Before there are threads: it is a fork. And before the mount is opened: the child's copy of that
      * descriptor would keep it busy until the child comes to close it, READY or not. */
-    rc = broker_start(&fs->broker, fuse_session_fd(fs->se), d->dir, d->dev, e);
+    rc =
+        broker_start(&fs->broker, fuse_session_fd(fs->se), d->dir, d->dev, fs->opt.auto_unmount, e);
     if (rc < 0)
         return rc;
     d->root_fd = open(d->dir, O_PATH | O_DIRECTORY | O_CLOEXEC); /* asks nothing of us */
