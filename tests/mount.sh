@@ -103,7 +103,7 @@ run() {
         echo "ok $N - $name"
     else
         echo "not ok $N - $name"
-        sed 's/^/# /' "$T/log" | tail -n 30
+        sed 's/^/# /' "$T/log" | tail -n 80
         local d
         for d in "$T"/*.daemon; do
             [ -e "$d" ] && { echo "# ${d##*/}:"; grep -v 'no tokenizer.json' "$d" | tail -n 25 | sed 's/^/#   /'; }
