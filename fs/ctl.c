@@ -3,6 +3,7 @@
 
 #include "format/store_text.h"
 #include "fs/compat.h"
+#include "fs/log.h"
 #include "fs/pinned.h"
 
 #include <errno.h>
@@ -131,12 +132,13 @@ static int status(struct fs *fs, char **out, size_t *len, struct err *e)
     int rc = text_printf(
         out, len, e,
         "aprfs %s, pid %ld\n%s\nstore %s, layout %s\nprofile %s, values %s, footer none\n"
-        "models %zu, generation %" PRIu64 "\nthreads %u\nwatching: %s%s\ntier %s\n",
+        "models %zu, generation %" PRIu64 "\nthreads %u\nwatching: %s%s\ntier %s\n"
+        "%s\nlog lines lost: %" PRIu64 "\n",
         APRFS_VERSION, (long)getpid(), fuse, fs->root, store_kind_name(t->scan->store->kind),
         vapr_profile_name(fs->opt.store.vapr.profile),
         fs->opt.store.vapr.values == VAPR_VALUES_COMPAT ? "compat" : "reference", t->n_model,
         t->generation, fs->opt.single ? 1 : compat_n_threads(), w.inotify ? "inotify" : "by ttl, ",
-        w.inotify ? "" : w.why_not, TIER);
+        w.inotify ? "" : w.why_not, TIER, fs->sandbox.text, log_n_lost());
     tree_put(fs->nodes, t);
     return rc;
 }

@@ -370,6 +370,7 @@ t_sandbox() {
         sanitized || [ "$(status_of "$PID/task/${t##*/}" Seccomp)" = $has_seccomp ] || fail "no filter in $t"
     done
     grep -E '^aprfs: capabilities: none; (Landlock ABI|no Landlock).*seccomp.*no_new_privs' "$T/m.daemon"
+    grep -qE '^capabilities: none; (Landlock ABI|no Landlock)' "$M/.aprfs/status.txt"
     head -n 1 "$T/m.daemon" | grep -q 'without CAP_DAC_READ_SEARCH, CAP_LEASE'
     broker=$(pgrep -P "$PID" -x aprfs-broker)
     [ "$(status_of "$broker" CapPrm)" = 0000000000200004 ] # CAP_SYS_ADMIN 21, CAP_DAC_READ_SEARCH 2
@@ -436,6 +437,38 @@ t_caps() { # root gives up what it was not told to keep, and says so
     pkill -TERM -f "^$APRFS $T/store $T/home/m\$"
     M=$T/home/m
     until_true 5 gone
+}
+
+t_allow_other() { # other users get in, each to what the source lets them read; overriding that is visible
+    is_root
+    command -v setpriv >/dev/null || skip "no setpriv"
+    id nobody >/dev/null 2>&1 || skip "no user nobody"
+    as() { setpriv --reuid nobody --regid nogroup --clear-groups -- "$@"; }
+    as test -x "$T" || skip "$T is closed to nobody"
+    big_store "$T/store/open.gguf" 1 1
+    big_store "$T/store/shut.gguf" 1 1
+    big_store "$T/store/theirs.gguf" 1 1
+    chmod 640 "$T/store/shut.gguf"
+    chown nobody "$T/store/theirs.gguf"
+    chmod 400 "$T/store/theirs.gguf"
+    start shut "$T/store"
+    as ls "$M" 2>/dev/null && fail "another user came in without allow_other"
+    stop
+    start m "$T/store" -o allow_other,caps=read
+    findmnt -no OPTIONS "$M" | grep default_permissions
+    as cmp "$M/local/open/open.apr" "$M/local/open/open.apr"
+    as cat "$M/local/theirs/theirs.apr" >/dev/null
+    rc_of as cat "$M/local/shut/shut.apr"
+    [ "$RC" = 1 ] && grep -q 'Permission denied' "$T/out" || fail "nobody reads what is root's alone: $RC"
+    stop
+    start over "$T/store" -o allow_other,caps=read,umask=0222 # the administrator says so, and stat shows it
+    [ "$(stat -c '%u %a' "$M/local/shut/shut.apr")" = "0 444" ]
+    as cat "$M/local/shut/shut.apr" >/dev/null
+    stop
+    start own "$T/store" -o allow_other,caps=read,uid=0,umask=0377
+    [ "$(stat -c '%u %a' "$M")" = "0 400" ]
+    as ls "$M" 2>/dev/null && fail "umask=0377 did not shut out"
+    stop
 }
 
 # unprivileged SCRIPT-ON-STDIN: in a name space where /dev/fuse has its usual mode, as() is nobody.
@@ -630,6 +663,7 @@ run life_autofs_mount_point_is_taken t_autofs
 run life_unit_is_sound t_unit
 run life_daemon_gives_up_what_it_does_not_need t_sandbox
 run life_root_keeps_the_rights_it_was_told_to t_caps
+run life_others_read_what_the_source_lets_them t_allow_other
 run life_user_mounts_reads_and_ends t_user
 run life_user_suite t_user_suite $((LONG ? 3600 : 200))
 run life_container_sees_it_and_overlayfs_is_a_source t_container
