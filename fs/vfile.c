@@ -589,8 +589,9 @@ static int read_conv(struct vfile *vf, const struct vseg *s, uint8_t *dst, uint6
         int rc = vcache_get(vf->env->units, &k, unit_build, &j, &it, e);
         if (rc < 0)
             return rc;
-        size_t n = vcache_item_len(it) - at < len ? vcache_item_len(it) - at : len;
-        rc = vcache_item_read(it, dst, at, n, e);
+        size_t has = vcache_item_len(it), n = at < has && has - at < len ? has - at : len;
+        rc = at < has ? vcache_item_read(it, dst, at, n, e)
+                      : err_set(e, -EIO, "a converted unit has %zu bytes only", has);
         vcache_put(vf->env->units, it);
         if (rc < 0)
             return rc;
