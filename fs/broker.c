@@ -133,6 +133,7 @@ static int keep_two(int *sock, int *session_fd)
 static void broker_main(struct broker_self s, pid_t parent)
 {
     prctl(PR_SET_NAME, "aprfs-broker");
+    setsid(); /* the daemon leaves its group later */
     if (!s.auto_unmount)
         prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != parent || keep_two(&s.sock, &s.session_fd) < 0)

@@ -151,6 +151,9 @@ static void *herald_main(void *ctx)
         close(fs->opt.ready_fd);
     }
     if (!fs->opt.foreground) {
+        /* Not earlier: until the mount is reported, an automounter's mount point lets pass whoever is in
+         * its process group, and makes all others wait. From here on nobody of us goes there by path. */
+        setsid();
         log_to_syslog(true);
         for (int i = 0; i < 3; i++)
             dup2(d->null_fd, i);
@@ -360,10 +363,6 @@ static int mount_now(struct daemon *d, bool *mounted, struct err *e)
     if (rc < 0)
         return rc;
     *mounted = true;
-    /* Not earlier: on an autofs mount point the kernel lets pass whoever is in the process group of
-     * the automounter, and makes all others wait for the mount. */
-    if (!fs->opt.foreground)
-        setsid();
     if (!mount_at(d->dir, &d->dev, type))
         return err_set(e, -EIO, "%s: mounted, but not in /proc/self/mountinfo", d->dir);
     /* Before there are threads: it is a fork. And before the mount is opened: the child's copy of that

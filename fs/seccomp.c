@@ -179,6 +179,7 @@ static const char *const daemon_only[] = {
     "membarrier",
     "getcpu",
     "times",
+    "setsid",
     "capget",
 };
 

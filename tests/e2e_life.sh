@@ -50,10 +50,12 @@ PY
     wait "$PID" || fail "exit status $?"
     # In the background: the program's own descriptor is told once the mount can be listed.
     mkdir "$T/b"
-    "$APRFS" --ready-fd 9 "$T/store" "$T/b" 9>"$T/ready"
+    "$APRFS" --ready-fd 9 "$T/store" "$T/b" 9>"$T/ready" 2>"$T/b.daemon"
     [ "$(cat "$T/ready")" = READY ]
     [ "$(ls "$T/b/local" | wc -l)" = 2 ]
     M=$T/b
+    p=$(sed -n 's/.*pid \([0-9]*\)$/\1/p' "$T/b/.aprfs/status.txt" | head -n 1)
+    [ "$(awk '{ print $6 }' "/proc/$p/stat")" = "$p" ] || fail "the daemon is still of our session"
     fusermount3 -u "$T/b"
     refuses 2 "--ready-fd 99: Bad file descriptor" "$APRFS" --ready-fd 99 "$T/store" "$T/b"
 }
@@ -306,7 +308,7 @@ t_autofs() { # the mount point of an automounter: who mounts stands in its proce
     big_store "$T/store/m.gguf" 1 1
     mkdir "$T/m"
     cat >"$T/auto.py" <<'PY'
-import ctypes, os, subprocess, sys
+import ctypes, fcntl, os, struct, subprocess, sys
 aprfs, store, m = sys.argv[1:]
 libc = ctypes.CDLL(None, use_errno=True)
 r, w = os.pipe2(0)
@@ -316,11 +318,21 @@ if libc.mount(b"systemd-1", m.encode(), b"autofs", 0, opts.encode()):
     print("autofs:", os.strerror(ctypes.get_errno()))
     sys.exit(77)
 assert any(l.split()[4] == m and " - autofs " in l for l in open("/proc/self/mountinfo"))
+root = os.open(m, os.O_RDONLY | os.O_DIRECTORY) # lets us pass: our process group is the automounter's
+# Somebody else goes there, and waits: from now on whoever is not of that group waits, too.
+user = subprocess.Popen([sys.executable, "-c", "import os, sys; print(os.listdir(sys.argv[1] + '/local'))", m],
+                        preexec_fn=os.setpgrp, stdout=subprocess.PIPE, text=True)
+packet = os.read(r, 4096) # struct autofs_v5_packet: version, type, token, ...
+version, kind, token = struct.unpack_from("=iiI", packet)
+assert version == 5 and kind == 5, packet[:16] # autofs_ptype_missing_direct
 subprocess.run([aprfs, store, m], check=True, timeout=60)
+fcntl.ioctl(root, 0x9360, token) # AUTOFS_IOC_READY
+out = user.communicate(timeout=60)[0]
+assert out == "['m']\n", out
 lines = [l for l in open("/proc/self/mountinfo") if l.split()[4] == m]
 assert len(lines) == 2 and "fuse.aprfs" in lines[1], lines
-assert os.listdir(m + "/local") == ["m"]
 subprocess.run(["fusermount3", "-u", m], check=True)
+os.close(root)
 assert libc.umount2(m.encode(), 2) == 0
 PY
     unshare -m --propagation private true 2>/dev/null || skip "no mount name space of its own"
