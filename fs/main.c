@@ -452,17 +452,17 @@ static int serve(struct daemon *d, struct err *e)
         rc = serve_session(d, e);
     if (fs->watch)
         watch_disarm(fs->watch);
-    if (mounted) {
-        detach(d);
+    /* libfuse's own unmount is what the sandbox refuses: it only closes what is unmounted already. */
+    bool away = !mounted || detach(d) == 0;
+    if (mounted && away)
         fuse_session_unmount(fs->se);
-    }
     stop_threads(d);
     broker_stop(fs->broker);
     /* A long scan, or one that a dead server holds: nothing depends on its end. */
     if (fs->watch && !watch_stop(fs->watch, SCAN_END_MS))
         _exit(rc < 0);
     watch_free(fs->watch);
-    if (fs->se)
+    if (fs->se && away)
         fuse_session_destroy(fs->se);
     ops_close_all(fs);
     nodes_free(fs->nodes);
