@@ -15,6 +15,7 @@ run robust_02_random_reads_in_every_mode r_random_reads $((LONG ? 14400 : 120))
 run robust_03_fio_reads_the_pattern r_fio $((LONG ? 1200 : 100))
 run robust_07_model_moved_in_is_seen r_moved_in
 run robust_07_replaced_often_under_readers r_replaced_often $((LONG ? 600 : 100))
+run robust_14_many_files_odd_names_changes_while_listing r_many_files $((LONG ? 900 : 100))
 run robust_17_mmap_storm_ends_in_half_the_memory r_mmap_storm $((LONG ? 300 : 100))
 run robust_18_no_byte_is_stored_twice r_zero_copy $((LONG ? 600 : 100))
 run robust_19_descriptors_are_emfile_alone r_descriptors
