@@ -63,6 +63,21 @@ static const struct gguf_key *find_split_key(const struct gguf_file *f, const ch
     return NULL;
 }
 
+int gguf_read_split(const struct source *src, uint64_t *no, uint64_t *count, struct err *e)
+{
+    struct gguf_file f;
+    int rc = gguf_file_parse(&f, src, e);
+    *no = *count = 0;
+    if (rc < 0)
+        return rc;
+    const struct gguf_key *a = find_split_key(&f, "split.no"),
+                          *b = find_split_key(&f, "split.count");
+    if (!a || !b || !gguf_as_u64(a, no) || !gguf_as_u64(b, count))
+        *no = *count = 0;
+    gguf_file_release(&f);
+    return 0;
+}
+
 /* Where the key stands it must be a whole number; where it must stand, it must be there. */
 static int split_value(const struct gguf *g, int part, const char *name, bool required, uint64_t *v,
                        struct err *e)

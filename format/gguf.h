@@ -95,6 +95,10 @@ int gguf_open_path(struct gguf **out, const char *path, struct err *e);
 
 void gguf_close(struct gguf *g);
 
+/* split.no and split.count of one file, which may be any shard; *count 0: it has no such keys. Fails
+ * where its head is malformed. src is lent. */
+int gguf_read_split(const struct source *src, uint64_t *no, uint64_t *count, struct err *e);
+
 /* "dir/m-00002-of-00003.gguf": *no = 1 (from 0), *count = 3, *prefix_len = strlen("dir/m"); false if
  * the name's last path component is not a shard's (five digits each, 1 <= K <= N, m not empty). */
 bool gguf_shard_name(const char *name, uint32_t *no, uint32_t *count, size_t *prefix_len);

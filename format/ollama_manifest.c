@@ -245,7 +245,8 @@ static int parse_text(cJSON **out, const char *p, size_t len, const char *what, 
     if (cJSON_IsObject(*out))
         return 0;
     cJSON_Delete(*out);
-    return err_set(e, -EUCLEAN, "%s is no JSON object", what);
+    *out = NULL;
+    return err_set(e, -EUCLEAN, "%s is not a JSON object", what);
 }
 
 int ollama_manifest_parse(struct ollama_manifest **out, const char *p, size_t len, struct err *e)
@@ -322,4 +323,46 @@ void ollama_config_release(struct ollama_config *c)
 {
     free(c->defaults);
     c->defaults = NULL;
+}
+
+/* to gets what it lacks of from. */
+static int add_missing(cJSON *to, const cJSON *from, struct err *e)
+{
+    const cJSON *m;
+    cJSON_ArrayForEach(m, from)
+    {
+        if (json_get(to, m->string))
+            continue;
+        cJSON *copy = cJSON_Duplicate(m, true);
+        if (!copy || !cJSON_AddItemToObject(to, m->string, copy)) {
+            cJSON_Delete(copy);
+            return err_set(e, -ENOMEM, "no memory for parameters");
+        }
+    }
+    return 0;
+}
+
+int ollama_params(char **p, size_t *len, const char *defaults, struct err *e)
+{
+    cJSON *v = NULL, *more = NULL;
+    if (!*p && !defaults)
+        return 0;
+    int rc = *p ? parse_text(&v, *p, *len, "parameters", e) : 0;
+    if (rc < 0 || !defaults)
+        goto out;
+    rc = parse_text(&more, defaults, strlen(defaults), "generation_defaults", e);
+    if (rc == 0 && v)
+        rc = add_missing(v, more, e);
+    char *text = rc == 0 ? cJSON_PrintUnformatted(v ? v : more) : NULL;
+    if (rc == 0 && !text)
+        rc = err_set(e, -ENOMEM, "no memory for parameters");
+    if (rc == 0) {
+        free(*p);
+        *p = text;
+        *len = strlen(text);
+    }
+out:
+    cJSON_Delete(v);
+    cJSON_Delete(more);
+    return rc;
 }

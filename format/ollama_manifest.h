@@ -74,6 +74,11 @@ struct ollama_config {
 int ollama_config_parse(struct ollama_config *c, const char *p, size_t len, struct err *e);
 void ollama_config_release(struct ollama_config *c);
 
+/* A params layer's text ((*p)[0..*len), malloc'ed, or NULL), checked to be a JSON object; settings of
+ * defaults (an ollama_config's, may be NULL) that it does not have are added. *p is replaced where
+ * that changes it. -EUCLEAN: no object; *p stays. */
+int ollama_params(char **p, size_t *len, const char *defaults, struct err *e);
+
 /* "sha256:<64 hex>" or "sha256-<64 hex>": the hex, in lower case, into dst; false if it is another
  * text. */
 bool ollama_digest(char dst[OLLAMA_HEX_SIZE], const char *s);

@@ -18,6 +18,7 @@ static const struct layout {
     const char *below; /* people name the folder above the root: the root's name in it */
     int (*scan)(struct store_build *b, struct err *e);
 } layouts[] = {
+    {STORE_OLLAMA, "ollama", store_detect_ollama, "models", store_scan_ollama},
     {STORE_HF, "hf", store_detect_hf, "hub", store_scan_hf},
     {STORE_LLAMACPP, "llamacpp", store_detect_llamacpp, NULL, store_scan_llamacpp},
     {STORE_LMSTUDIO, "lmstudio", store_detect_lmstudio, "models", store_scan_lmstudio},
@@ -286,8 +287,8 @@ static bool shown(const struct store_entry *en)
  * two fine-tunes may differ in weights alone. */
 static bool same_files(const struct store_entry *a, const struct store_entry *b)
 {
-    if (a->n_part != b->n_part || !shown(a) || !shown(b))
-        return false;
+    if (a->n_part != b->n_part || !shown(a) || !shown(b) || strcmp(a->params, b->params))
+        return false; /* what a tag sets besides is shown too */
     for (int i = 0; i < a->n_part; i++)
         if (a->part[i].id.dev != b->part[i].id.dev || a->part[i].id.ino != b->part[i].id.ino)
             return false;

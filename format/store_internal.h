@@ -140,6 +140,9 @@ int store_scan_llamacpp(struct store_build *b, struct err *e);
 int store_scan_flat(struct store_build *b, int (*visit)(struct store_folder *d, const char *name),
                     struct err *e);
 
+bool store_detect_ollama(int root_fd, const char *root);
+int store_scan_ollama(struct store_build *b, struct err *e);
+
 bool store_detect_lmstudio(int root_fd, const char *root);
 int store_scan_lmstudio(struct store_build *b, struct err *e);
 

@@ -52,7 +52,7 @@ static const struct option_row table[] = {
     {"values", "reference|compat", OPT_VALUES,
      "reference: llama.cpp's values; compat: the Rust table's", false},
     {"footer", "none", OPT_FOOTER, "no checksum behind the tensors: no reader reads one", false},
-    {"store", "auto|hf|lmstudio|llamacpp|plain", OPT_STORE, "layout of STORE", false},
+    {"store", "auto|hf|ollama|lmstudio|llamacpp|plain", OPT_STORE, "layout of STORE", false},
     {"revisions", "main|all", OPT_REVISIONS, "hub cache: the snapshot of refs/main, or every one",
      false},
     {"resolve", "any|beneath", OPT_RESOLVE, "beneath: refuse links that leave STORE", false},

@@ -145,7 +145,7 @@ static void ollama_manifest_names_each_bad_field(void **state)
         const char *msg; /* what it must hold */
     } bad[] = {
         {"", -EUCLEAN, "ended where a value"},
-        {"[]", -EUCLEAN, "no JSON object"},
+        {"[]", -EUCLEAN, "not a JSON object"},
         {"{\"schemaVersion\":2", -EUCLEAN, "JSON, byte 18"},
         {"{\"schemaVersion\":2,\"schemaVersion\":2}", -EUCLEAN, "stands twice"},
         {"{}", -EUCLEAN, "schemaVersion is no number"},

@@ -267,7 +267,7 @@ static void store_kinds_are_told_by_what_is_there(void **state)
 static void store_kinds_have_names(void **state)
 {
     (void)state;
-    static const char *const name[] = {"auto", "hf", "lmstudio", "llamacpp", "plain"};
+    static const char *const name[] = {"auto", "hf", "ollama", "lmstudio", "llamacpp", "plain"};
     for (size_t i = 0; i < sizeof name / sizeof *name; i++) {
         enum store_kind k;
         assert_true(store_kind_parse(name[i], &k));
