@@ -563,6 +563,27 @@ static int scan_tree(struct scan *s, struct store_folder *root, const char *tree
     return rc;
 }
 
+/* What is on its way: no name leads there yet. */
+static int tell_downloads(struct store_folder *root)
+{
+    static const char suffix[] = "-partial";
+    struct store_folder d;
+    int fd;
+    char *rel;
+    int rc = store_folder_enter(root, "blobs", &fd, &rel);
+    if (rc == 0 && fd >= 0) {
+        rc = store_folder_open(&d, root->b, fd, rel, 1);
+        for (size_t i = 0; rc == 0 && i < d.n_name; i++) {
+            size_t n = strlen(d.name[i]), m = sizeof suffix - 1;
+            if (n > m && !strcmp(d.name[i] + n - m, suffix))
+                rc = store_folder_problem(&d, d.name[i], -EAGAIN, "download in progress");
+        }
+        store_folder_close(&d);
+    }
+    free(rel);
+    return rc;
+}
+
 int store_scan_ollama(struct store_build *b, struct err *e)
 {
     struct scan s = {.b = b};
@@ -575,7 +596,7 @@ int store_scan_ollama(struct store_build *b, struct err *e)
     }
     int rc = store_folder_open(&root, b, fd, "", 0);
     if (rc == 0)
-        rc = store_dir_add(b, "blobs");
+        rc = tell_downloads(&root);
     if (rc == 0)
         rc = scan_tree(&s, &root, "manifests-v2");
     if (s.n_seen)

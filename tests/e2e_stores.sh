@@ -256,6 +256,129 @@ t_llamacpp_moves() {
     stop
 }
 
+# ---- Ollama ----
+
+# ollama_layer ROOT TYPE FILE: a blob by its SHA-256; prints the layer as a manifest has it.
+ollama_layer() {
+    local hash type=application/vnd.ollama.image.$2
+    hash=$(sha256sum <"$3" | cut -c1-64)
+    [ "$2" = config ] && type=application/vnd.docker.container.image.v1+json
+    mkdir -p "$1/blobs"
+    [ -e "$1/blobs/sha256-$hash" ] || cp --reflink=auto "$3" "$1/blobs/sha256-$hash"
+    printf '{"mediaType":"%s","digest":"sha256:%s","size":%s}' "$type" "$hash" "$(stat -Lc %s "$3")"
+}
+# ollama_name ROOT WAY LAYER...: the manifest, as Ollama writes it.
+ollama_name() {
+    local root=$1 IFS=,
+    local way=$root/$2
+    shift 2
+    printf '%s' '{"model_format":"gguf","model_family":"llama","model_families":["llama"],"model_type":"134.52M","file_type":"unknown","architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]}}' >"$T/config"
+    mkdir -p "$(dirname "$way")"
+    printf '{"schemaVersion":2,"mediaType":"application/vnd.docker.distribution.manifest.v2+json","config":%s,"layers":[%s]}\n' \
+        "$(ollama_layer "$root" config "$T/config")" "$*" >"$way.new"
+    mv "$way.new" "$way"
+}
+LIB=manifests/registry.ollama.ai/library
+ollama_store() { # ROOT
+    local m a b f s=()
+    m=$(models)
+    a=$(ollama_layer "$1" model "$m/types/llama-Q4_K.gguf")
+    b=$(ollama_layer "$1" model "$m/types/llama-Q6_K.gguf")
+    echo '{"stop":["</s>"]}' >"$T/params"
+    ollama_name "$1" $LIB/tiny/1b "$a" "$(ollama_layer "$1" params "$T/params")"
+    ollama_name "$1" $LIB/tiny/latest "$a" "$(ollama_layer "$1" params "$T/params")"
+    ollama_name "$1" manifests/hf.co/acme/tiny-GGUF/Q6_K "$b"
+    while read -r f; do s+=("$(ollama_layer "$1" model "$f")"); done < <(ls -r "$m"/acme/sharded/*.gguf)
+    ollama_name "$1" manifests/registry.ollama.ai/me/big/v1 "${s[@]}"
+    printf GGUF >"$1/blobs/sha256-$(printf %064d 7)-partial"
+}
+
+# The bytes of each .apr. aprtool cannot be told shards by hashes: the original's are converted.
+ollama_equal() {
+    local m
+    m=$(models)
+    "$APRTOOL" convert "$m/types/llama-Q4_K.gguf" "$T/4.apr" >/dev/null
+    "$APRTOOL" convert "$m/types/llama-Q6_K.gguf" "$T/6.apr" >/dev/null
+    "$APRTOOL" convert "$(compgen -G "$m/acme/sharded/*-00001-of-*.gguf")" "$T/s.apr" >/dev/null
+    cmp "$M"/library/tiny/*.apr "$T/4.apr"
+    cmp "$M"/hf.co+acme/tiny-GGUF/*.apr "$T/6.apr"
+    cmp "$M"/me/big/*.apr "$T/s.apr"
+}
+t_ollama() {
+    local q4 f
+    mkdir "$T/ollama"
+    ollama_store "$T/ollama"
+    q4=$(sha256sum <"$(models)/types/llama-Q4_K.gguf" | cut -c1-64)
+    start m "$T/ollama"
+    [ "$(cd "$M" && find . -name '*.apr' | LC_ALL=C sort | sed 's|/[^/]*$||' | tr '\n' ' ')" = "./hf.co+acme/tiny-GGUF ./library/tiny ./me/big " ] || fail "$(find "$M")"
+    ollama_equal
+    f=$(echo "$M"/library/tiny/*.apr)
+    [ "$(xattr "$f" store)" = ollama ]
+    [ "$(xattr "$f" sha256)" = "$q4" ]
+    [ "$(xattr "$f" alias)" = "tiny:1b
+$LIB/tiny/1b
+tiny:latest
+tiny
+$LIB/tiny/latest" ] || fail "$(xattr "$f" alias)"
+    [ "$(readlink "${f%.apr}.gguf")" = "$T/ollama/blobs/sha256-$q4" ]
+    grep -q 'EAGAIN.*-partial.*download in progress' "$M/.aprfs/problems.txt"
+    stop
+}
+
+# Pulled, tagged anew, pruned, removed, while mounted and open.
+latest_is_gone() { ! xattr "$1" alias | grep -q latest; }
+t_ollama_live() {
+    local o=$T/ollama m a old
+    mkdir "$o"
+    ollama_store "$o"
+    m=$(models)
+    start m "$o"
+    a=$(echo "$M"/library/tiny/*.apr)
+    exec 8<"$a"
+    old=$(sha256sum <"$a")
+    ollama_name "$o" $LIB/more/8b "$(ollama_layer "$o" model "$m/types/llama-Q5_K.gguf")"
+    until_true 20 compgen -G "$M/library/more/*.apr"
+    rm "$o/$LIB/tiny/latest" # ollama rm tiny
+    until_true 20 latest_is_gone "$a"
+    [ "$(sha256sum <"$a")" = "$old" ]
+    rm "$o/blobs/sha256-$(sha256sum <"$m/types/llama-Q4_K.gguf" | cut -c1-64)"
+    until_true 20 grep -q "ENOENT.*tiny/1b.*blob sha256-.* is gone" "$M/.aprfs/problems.txt"
+    until_true 20 test ! -e "$a"
+    [ "$(sha256sum <&8)" = "$old" ]
+    exec 8<&-
+    stop
+}
+
+# What Ollama 2026 writes: a name is a link to the blob that holds its manifest. And the folder above.
+t_ollama_v2() {
+    local o=$T/.ollama/models d hash
+    mkdir -p "$o"
+    ollama_store "$o"
+    d=$o/manifests-v2/ollama.com/library/tiny
+    mkdir -p "$d"
+    hash=$(sha256sum <"$o/$LIB/tiny/1b" | cut -c1-64)
+    mv "$o/$LIB/tiny/1b" "$o/blobs/sha256-$hash"
+    ln -s "../../../../blobs/sha256-$hash" "$d/1b"
+    ln -s /etc/passwd "$d/evil"
+    start m "$T/.ollama"
+    [ "$(xattr "$M"/library/tiny/*.apr alias | head -n 1)" = tiny:latest ] || [ "$(xattr "$M"/library/tiny/*.apr alias | grep -c '^tiny:')" = 2 ]
+    grep -q "EXDEV.*tiny/evil.*a link to '/etc/passwd', not to a file of blobs/" "$M/.aprfs/problems.txt"
+    ollama_equal
+    stop
+}
+
+t_ollama_real() {
+    local f=SmolLM2-135M-Instruct.Q4_1
+    [ -f "$MODELS/$f.gguf" ] || skip "no $f.gguf (scripts/fetch_models)"
+    mkdir "$T/ollama"
+    ollama_name "$T/ollama" $LIB/smollm2/135m "$(ollama_layer "$T/ollama" model "$MODELS/$f.gguf")"
+    "$APRTOOL" convert "$MODELS/$f.gguf" "$T/want.apr" >/dev/null
+    start m "$T/ollama"
+    find "$M/library" -printf '# %P\n'
+    cmp "$M"/library/smollm2/*.apr "$T/want.apr"
+    stop
+}
+
 # One real model in each layout: one .apr, whatever the store that it lies in.
 t_real_model() {
     local f=SmolLM2-135M-Instruct.Q4_1 want s hash
@@ -299,6 +422,10 @@ run stores_hub_follows_shared_blobs t_hub_shared
 run stores_lmstudio_tree_is_exact t_lmstudio
 run stores_llamacpp_tree_is_exact t_llamacpp
 run store_llamacpp_then_hub_same_stem t_llamacpp_moves
+run stores_ollama_tree_is_exact t_ollama
+run stores_ollama_follows_pull_remove_and_prune t_ollama_live
+run stores_ollama_reads_linked_manifests t_ollama_v2
+run stores_ollama_shows_a_real_model t_ollama_real
 run stores_show_one_model_alike t_real_model
 run stores_are_left_as_they_were t_untouched
 tests_end
