@@ -147,6 +147,11 @@ static void x_alias(struct text *t, const struct view *v)
     }
 }
 
+static void x_revision(struct text *t, const struct view *v)
+{
+    put_escaped(t, v->en->revision);
+}
+
 static void x_arch(struct text *t, const struct view *v)
 {
     put_escaped(t, v->en->arch);
@@ -198,8 +203,8 @@ static const struct {
     {"user.aprfs.layout", x_layout},     {"user.aprfs.n_ctx_train", x_n_ctx_train},
     {"user.aprfs.n_params", x_n_params}, {"user.aprfs.part_generation", x_part_generation},
     {"user.aprfs.profile", x_profile},   {"user.aprfs.quant", x_quant},
-    {"user.aprfs.sha256", x_sha256},     {"user.aprfs.source", x_source},
-    {"user.aprfs.store", x_store},
+    {"user.aprfs.revision", x_revision}, {"user.aprfs.sha256", x_sha256},
+    {"user.aprfs.source", x_source},     {"user.aprfs.store", x_store},
 };
 #define N_XATTR (sizeof xattrs / sizeof *xattrs)
 

@@ -315,6 +315,7 @@ t_ollama() {
     f=$(echo "$M"/library/tiny/*.apr)
     [ "$(xattr "$f" store)" = ollama ]
     [ "$(xattr "$f" sha256)" = "$q4" ]
+    [ "$(xattr "$f" revision)" = "$(sha256sum <"$T/ollama/$LIB/tiny/1b" | cut -c1-64)" ]
     [ "$(xattr "$f" alias)" = "tiny:1b
 $LIB/tiny/1b
 tiny:latest
@@ -361,7 +362,8 @@ t_ollama_v2() {
     ln -s "../../../../blobs/sha256-$hash" "$d/1b"
     ln -s /etc/passwd "$d/evil"
     start m "$T/.ollama"
-    [ "$(xattr "$M"/library/tiny/*.apr alias | head -n 1)" = tiny:latest ] || [ "$(xattr "$M"/library/tiny/*.apr alias | grep -c '^tiny:')" = 2 ]
+    [ "$(xattr "$M"/library/tiny/*.apr alias | grep -c '^tiny:')" = 2 ]
+    [ "$(xattr "$M"/library/tiny/*.apr revision)" = "$hash" ]
     grep -q "EXDEV.*tiny/evil.*a link to '/etc/passwd', not to a file of blobs/" "$M/.aprfs/problems.txt"
     ollama_equal
     stop

@@ -83,6 +83,7 @@ static void store_text_simple_values(void **state)
     expect_xattr(&f, "user.aprfs.part_generation", want);
     expect_xattr(&f, "user.aprfs.sha256",
                  ""); /* a plain folder does not say, and nobody computes */
+    expect_xattr(&f, "user.aprfs.revision", ""); /* a plain folder has none */
     expect_xattr(&f, "user.aprfs.nonsense", "");
     expect_xattr(&f, "user.aprfs.", "");
     expect_xattr(&f, "security.selinux", "");
