@@ -258,18 +258,36 @@ int store_text_extents(const struct store_entry *en, const struct store_plan *pl
 
 /* ---- the files of .aprfs/ ---- */
 
-int store_text_problems(const struct store *s, const char *dir, char **out, size_t *len,
+/* Does dir ("top/publisher/model") name the directory below of a store whose top is that? */
+static bool is_dir_of(const char *dir, const char *top, const char *below)
+{
+    size_t n = strlen(top);
+    if (n && (strncmp(dir, top, n) || dir[n] != '/'))
+        return false;
+    return !strcmp(dir + n + (n > 0), below);
+}
+
+static void problem_lines(struct text *t, const struct store_set *set, size_t which,
+                          const char *dir)
+{
+    const struct store *s = set->store[which];
+    for (size_t i = 0; i < s->n_problem; i++) {
+        const struct store_problem *p = &s->problem[i];
+        if (dir && !is_dir_of(dir, store_set_top(set, which), p->dir))
+            continue;
+        put(t, "%s\t%s%s", p->rc < 0 ? err_name(p->rc) : "WARN",
+            set->n > 1 ? set->label[which] : "", set->n > 1 ? "/" : "");
+        put_escaped(t, *p->path ? p->path : ".");
+        put(t, "\t%s\n", p->why);
+    }
+}
+
+int store_text_problems(const struct store_set *set, const char *dir, char **out, size_t *len,
                         struct err *e)
 {
     struct text t = {0};
-    for (size_t i = 0; i < s->n_problem; i++) {
-        const struct store_problem *p = &s->problem[i];
-        if (dir && strcmp(dir, p->dir))
-            continue;
-        put(&t, "%s\t", p->rc < 0 ? err_name(p->rc) : "WARN");
-        put_escaped(&t, *p->path ? p->path : ".");
-        put(&t, "\t%s\n", p->why);
-    }
+    for (size_t i = 0; i < set->n; i++)
+        problem_lines(&t, set, i, dir);
     return finish(&t, out, len, e);
 }
 
@@ -298,14 +316,14 @@ static void index_parts(struct json_out *o, const struct store_entry *en)
     json_close(o, ']');
 }
 
-static void index_entry(struct json_out *o, const struct store_entry *en)
+static void index_entry(struct json_out *o, const char *top, const struct store_entry *en)
 {
-    char path[3 * NAME_SIZE + 8];
+    char path[4 * NAME_SIZE + 32];
     json_open(o, '{');
     json_key(o, "path");
     bool shown = en->rc == 0 && (en->role == STORE_MODEL || en->role == STORE_PROJECTOR);
-    snprintf(path, sizeof path, "%s/%s/%s.%s", en->publisher, en->model, en->stem,
-             en->role == STORE_MODEL ? "apr" : "gguf");
+    snprintf(path, sizeof path, "%s%s%s/%s/%s.%s", top, *top ? "/" : "", en->publisher, en->model,
+             en->stem, en->role == STORE_MODEL ? "apr" : "gguf");
     if (shown)
         json_put_cstr(o, path);
     else
@@ -334,7 +352,7 @@ static void index_entry(struct json_out *o, const struct store_entry *en)
     json_close(o, '}');
 }
 
-int store_text_index(const struct store *s, uint64_t generation, char **out, size_t *len,
+int store_text_index(const struct store_set *set, uint64_t generation, char **out, size_t *len,
                      struct err *e)
 {
     struct json_out o;
@@ -346,8 +364,9 @@ int store_text_index(const struct store *s, uint64_t generation, char **out, siz
     json_put_u64(&o, generation);
     json_key(&o, "entries");
     json_open(&o, '[');
-    for (size_t i = 0; i < s->n_entry; i++)
-        index_entry(&o, &s->entry[i]);
+    for (size_t i = 0; i < set->n; i++)
+        for (size_t k = 0; k < set->store[i]->n_entry; k++)
+            index_entry(&o, store_set_top(set, i), &set->store[i]->entry[k]);
     json_close(&o, ']');
     json_close(&o, '}');
     struct text t = {.rc = o.rc};

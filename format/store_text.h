@@ -6,6 +6,7 @@
 
 #include "format/err.h"
 #include "format/store.h"
+#include "format/store_set.h"
 
 #include <stddef.h>
 #include <stdint.h>
@@ -33,15 +34,16 @@ int store_text_extents(const struct store_entry *en, const struct store_plan *pl
                        size_t *len, struct err *e);
 
 /* errno name (or WARN), TAB, path, TAB, sentence, newline; dir = NULL: all, else only the lines of
- * that directory of the tree. */
-int store_text_problems(const struct store *s, const char *dir, char **out, size_t *len,
+ * that directory of the tree. A path is below its store's root, and, where the set has several
+ * stores, behind the store's label. */
+int store_text_problems(const struct store_set *set, const char *dir, char **out, size_t *len,
                         struct err *e);
 
 /* {"schema":1,"generation":N,"entries":[{"path","aliases","role","status","why","store","arch",
  * "quant","n_params","n_ctx_train","size","parts":[{"path","size","sha256"}]}]} and a newline.
  * path is null for what the tree does not show; status "ok" or the errno's name; size is the
  * .apr's, null while it is not planned; sha256 null where the store does not say. */
-int store_text_index(const struct store *s, uint64_t generation, char **out, size_t *len,
+int store_text_index(const struct store_set *set, uint64_t generation, char **out, size_t *len,
                      struct err *e);
 
 #endif

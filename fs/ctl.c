@@ -53,7 +53,7 @@ static int text_join(char **a, size_t *a_len, char *b, size_t b_len, struct err 
 /* The scan's problems and the mount's own; dir NULL: all. */
 static int problems(const struct tree *t, const char *dir, char **out, size_t *len, struct err *e)
 {
-    int rc = store_text_problems(t->scan->store, dir, out, len, e);
+    int rc = store_text_problems(t->scan->set, dir, out, len, e);
     for (size_t i = 0; i < t->n_problem && rc == 0; i++) {
         if (dir && strcmp(dir, t->problem[i].dir) != 0)
             continue;
@@ -66,23 +66,45 @@ static int problems(const struct tree *t, const char *dir, char **out, size_t *l
     return rc;
 }
 
+/* A copy of s that shares all but the entries' array; NULL: no memory. */
+static struct store *store_sketch(const struct store *s)
+{
+    struct store *copy = malloc(sizeof *copy);
+    struct store_entry *en = malloc(s->n_entry ? s->n_entry * sizeof *en : 1);
+    if (!copy || !en) {
+        free(copy);
+        free(en);
+        return NULL;
+    }
+    *copy = *s;
+    if (s->n_entry)
+        memcpy(en, s->entry, s->n_entry * sizeof *en);
+    copy->entry = en;
+    return copy;
+}
+
 /* The scan's index, with the entries that the mount left out marked as what they are. */
 static int index_json(const struct tree *t, char **out, size_t *len, struct err *e)
 {
-    struct store s = *t->scan->store; /* shares all but the entries' array */
-    size_t size = s.n_entry * sizeof *s.entry;
-    struct store_entry *en = malloc(size ? size : 1);
-    if (!en)
-        return err_set(e, -ENOMEM, "no memory for an index");
-    if (size)
-        memcpy(en, s.entry, size);
-    s.entry = en;
-    for (size_t i = 0; i < t->n_problem; i++) {
-        en[t->problem[i].entry].rc = t->problem[i].rc;
-        en[t->problem[i].entry].why = t->problem[i].why;
+    struct store_set set = *t->scan->set;
+    int rc = 0;
+    set.store = calloc(set.n ? set.n : 1, sizeof(struct store *));
+    for (size_t i = 0; set.store && i < set.n && rc == 0; i++)
+        rc = (set.store[i] = store_sketch(t->scan->set->store[i])) ? 0 : -ENOMEM;
+    for (size_t i = 0; set.store && rc == 0 && i < t->n_problem; i++) {
+        struct store_entry *en = &set.store[t->problem[i].store]->entry[t->problem[i].entry];
+        en->rc = t->problem[i].rc;
+        en->why = t->problem[i].why;
     }
-    int rc = store_text_index(&s, t->generation, out, len, e);
-    free(en);
+    if (!set.store || rc < 0)
+        rc = err_set(e, -ENOMEM, "no memory for an index");
+    else
+        rc = store_text_index(&set, t->generation, out, len, e);
+    for (size_t i = 0; set.store && i < set.n && set.store[i]; i++) {
+        free(set.store[i]->entry);
+        free(set.store[i]);
+    }
+    free(set.store);
     return rc;
 }
 
@@ -122,6 +144,24 @@ static int stats(struct fs *fs, char **out, size_t *len, struct err *e)
         w.n_event, w.n_overflow, w.n_dir);
 }
 
+/* A line per store. */
+static int stores_text(const struct store_set *set, char **out, size_t *len, struct err *e)
+{
+    int rc = text_printf(out, len, e, "%s", "");
+    for (size_t i = 0; i < set->n && rc == 0; i++) {
+        const char *top = store_set_top(set, i);
+        char *line = NULL;
+        size_t n = 0;
+        rc = text_printf(&line, &n, e, "store %s, layout %s%s%s\n", set->store[i]->root,
+                         store_kind_name(set->store[i]->kind), *top ? ", shown in " : "", top);
+        if (rc == 0)
+            rc = text_join(out, len, line, n, e);
+    }
+    if (rc < 0)
+        free(*out);
+    return rc;
+}
+
 static int status(struct fs *fs, char **out, size_t *len, struct err *e)
 {
     struct watch_stats w;
@@ -129,16 +169,21 @@ static int status(struct fs *fs, char **out, size_t *len, struct err *e)
     watch_get_stats(fs->watch, &w);
     compat_describe(fuse, sizeof fuse);
     struct tree *t = nodes_tree(fs->nodes);
-    int rc = text_printf(
-        out, len, e,
-        "aprfs %s, pid %ld\n%s\nstore %s, layout %s\nprofile %s, values %s, footer none\n"
-        "models %zu, generation %" PRIu64 "\nthreads %u\nwatching: %s%s\ntier %s\n"
-        "%s\nlog lines lost: %" PRIu64 "\n",
-        APRFS_VERSION, (long)getpid(), fuse, fs->root, store_kind_name(t->scan->store->kind),
-        vapr_profile_name(fs->opt.store.vapr.profile),
-        fs->opt.store.vapr.values == VAPR_VALUES_COMPAT ? "compat" : "reference", t->n_model,
-        t->generation, fs->opt.single ? 1 : compat_n_threads(), w.inotify ? "inotify" : "by ttl, ",
-        w.inotify ? "" : w.why_not, TIER, fs->sandbox.text, log_n_lost());
+    char *stores = NULL;
+    size_t n_stores = 0;
+    int rc = stores_text(t->scan->set, &stores, &n_stores, e);
+    if (rc == 0)
+        rc = text_printf(out, len, e,
+                         "aprfs %s, pid %ld\n%s\n%sprofile %s, values %s, footer none\n"
+                         "models %zu, generation %" PRIu64 "\nthreads %u\nwatching: %s%s\ntier %s\n"
+                         "%s\nlog lines lost: %" PRIu64 "\n",
+                         APRFS_VERSION, (long)getpid(), fuse, stores,
+                         vapr_profile_name(fs->opt.store.vapr.profile),
+                         fs->opt.store.vapr.values == VAPR_VALUES_COMPAT ? "compat" : "reference",
+                         t->n_model, t->generation, fs->opt.single ? 1 : compat_n_threads(),
+                         w.inotify ? "inotify" : "by ttl, ", w.inotify ? "" : w.why_not, TIER,
+                         fs->sandbox.text, log_n_lost());
+    free(stores);
     tree_put(fs->nodes, t);
     return rc;
 }
@@ -243,11 +288,12 @@ static int file_xattr(struct fs *fs, struct vfile *vf, const char *name, char **
         return cached_text(fs, vf, VFILE_EXTENTS, out, len, e);
     if (strcmp(name, "layout") == 0)
         return cached_text(fs, vf, VFILE_LAYOUT, out, len, e);
+    const struct store *st;
     const struct store_entry *en;
-    struct scan *s = vfile_entry(vf, &en);
+    struct scan *s = vfile_entry(vf, &st, &en);
     char full[128];
     snprintf(full, sizeof full, PREFIX "%s", name);
-    int rc = store_text_xattr(s->store, en, NULL, full, out, len, e);
+    int rc = store_text_xattr(st, en, NULL, full, out, len, e);
     scan_put(s);
     return rc;
 }
@@ -286,9 +332,10 @@ int ctl_xattr_list(struct fs *fs, struct node *n, char **out, size_t *len, struc
     int rc = 0;
     struct vfile *vf = n->kind == NODE_APR ? nodes_vfile(fs->nodes, n) : NULL;
     if (vf) {
+        const struct store *st;
         const struct store_entry *en;
-        struct scan *s = vfile_entry(vf, &en);
-        rc = store_text_xattr_list(s->store, en, NULL, out, len, e);
+        struct scan *s = vfile_entry(vf, &st, &en);
+        rc = store_text_xattr_list(st, en, NULL, out, len, e);
         scan_put(s);
         vfile_put(vf);
     }

@@ -5,6 +5,7 @@
 #include "fs/counters.h"
 #include "fs/options.h"
 #include "fs/sandbox.h"
+#include "fs/sources.h"
 #include "fs/tree.h"
 #include "fs/vfile.h"
 #include "fs/watch.h"
@@ -28,7 +29,7 @@ struct fs {
                                sandbox_allow before the mount */
     struct broker *broker;  /* does what needs privilege (broker.h); NULL before the mount */
     double entry_timeout_s, attr_timeout_s;
-    char root[4096]; /* the store's real path */
+    struct sources sources; /* real paths */
     pthread_mutex_t handles_mu;
     struct handle *handles; /* all that are open (ops.c) */
     struct counters count;

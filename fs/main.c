@@ -39,7 +39,7 @@
 struct daemon {
     struct fs fs;
     int exit_failed; /* what a failure exits with */
-    char source[PATH_MAX], dir[PATH_MAX];
+    char dir[PATH_MAX];
     dev_t dev;     /* of the mount, once it is there */
     int report_fd; /* to the waiting parent; -1: none, or told */
     int signal_fd, end_fd;
@@ -140,9 +140,9 @@ static void *herald_main(void *ctx)
     struct tree *t = nodes_tree(fs->nodes);
     char text[512];
     snprintf(text, sizeof text, "READY=1\nMAINPID=%ld\nSTATUS=%zu models of %.300s\n",
-             (long)getpid(), t->n_model, d->source);
+             (long)getpid(), t->n_model, fs->sources.text);
     if (t->n_model == 0)
-        log_line(LOG_WARN, "%s: no model to show; see .aprfs/problems.txt", d->source);
+        log_line(LOG_WARN, "%s: no model to show; see .aprfs/problems.txt", fs->sources.text);
     tree_put(fs->nodes, t);
     mount_notify(text);
     if (fs->opt.ready_fd >= 0) {
@@ -222,11 +222,9 @@ static void on_stale(void *ctx, struct vfile *vf, const char *why)
 {
     struct fs *fs = ctx;
     atomic_fetch_add(&fs->n_stale, 1);
-    const struct store_entry *en;
-    struct scan *s = vfile_entry(vf, &en);
-    log_line(LOG_WARN, "%s/%s/%s.apr: %s; open handles get EIO", en->publisher, en->model, en->stem,
-             why);
-    scan_put(s);
+    char *path = vfile_path(vf);
+    log_line(LOG_WARN, "%s: %s; open handles get EIO", path ? path : "a file", why);
+    free(path);
     watch_stale(fs->watch, vfile_ino(vf));
 }
 
@@ -268,8 +266,9 @@ static int session_new(struct daemon *d, struct err *e)
 {
     const struct options *o = &d->fs.opt;
     struct fuse_args args = FUSE_ARGS_INIT(0, NULL);
-    char *opts = NULL, name[PATH_MAX + 16], type[128];
-    snprintf(name, sizeof name, "fsname=%s", o->fsname ? o->fsname : d->source);
+    char *opts = NULL, *name, type[128];
+    if (asprintf(&name, "fsname=%s", o->fsname ? o->fsname : d->fs.sources.text) < 0)
+        return err_set(e, -ENOMEM, "no memory for the options");
     snprintf(type, sizeof type, "subtype=%s", o->subtype);
     int bad = fuse_opt_add_opt(&opts, "ro,nosuid,nodev,default_permissions") |
               fuse_opt_add_opt_escaped(&opts, name) | fuse_opt_add_opt_escaped(&opts, type);
@@ -285,6 +284,7 @@ static int session_new(struct daemon *d, struct err *e)
         d->fs.se = fuse_session_new(&args, &ops_table, sizeof ops_table, &d->fs);
     fuse_opt_free_args(&args);
     free(opts);
+    free(name);
     return d->fs.se ? 0 : err_set(e, -EINVAL, "no FUSE session");
 }
 
@@ -392,8 +392,8 @@ static int harden(struct daemon *d, struct err *e)
     mount_notify_open();
     vcache_temp_dirs(temp);
     int rc = sandbox_allow(s, SANDBOX_READ, d->dir);
-    if (rc == 0)
-        rc = sandbox_allow(s, SANDBOX_READ, fs->root);
+    for (size_t i = 0; rc == 0 && i < fs->sources.n; i++)
+        rc = sandbox_allow(s, SANDBOX_READ, fs->sources.src[i].path);
     for (int i = 0; rc == 0 && i < 3; i++)
         rc = sandbox_allow(s, SANDBOX_TEMP, temp[i]);
     if (rc < 0)
@@ -556,7 +556,9 @@ static bool before_mount(struct daemon *d, int argc, char **argv, int *code)
         return true;
     }
     if (rc == 0)
-        rc = mount_check(o, d->source, d->dir, &e);
+        rc = sources_init(&d->fs.sources, o->source, o->n_source, &e);
+    if (rc == 0)
+        rc = mount_check(o, &d->fs.sources, d->dir, &e);
     if (rc == 0 && o->ready_fd >= 0 && fcntl(o->ready_fd, F_SETFD, FD_CLOEXEC) < 0) {
         rc = err_set(&e, -errno, "--ready-fd %d: %s", o->ready_fd, strerror(errno));
         usage = true;
@@ -576,8 +578,6 @@ int main(int argc, char **argv)
     if (before_mount(&d, argc, argv, &code))
         return code;
     d.exit_failed = exit_code(&d.fs.opt, -EIO, false);
-    d.fs.opt.source = d.source;
-    snprintf(d.fs.root, sizeof d.fs.root, "%s", d.source);
     fuse_set_log_func(fuse_says);
     raise_limits();
     int rc = go_background(&d, &e);

@@ -161,19 +161,38 @@ static int check_dir(const char *path, char real[PATH_MAX], struct err *e)
     return 0;
 }
 
-int mount_check(const struct options *o, char source[PATH_MAX], char dir[PATH_MAX], struct err *e)
+static int check_source(struct store_source *src, struct err *e)
 {
-    int rc = check_dir(o->source, source, e);
+    char real[PATH_MAX];
+    int rc = check_dir(src->path, real, e);
+    char *copy = rc == 0 ? strdup(real) : NULL;
+    if (rc == 0 && !copy)
+        rc = err_set(e, -ENOMEM, "no memory for a path");
+    if (rc == 0) {
+        free(src->path);
+        src->path = copy;
+    }
+    return rc;
+}
+
+int mount_check(const struct options *o, struct sources *src, char dir[PATH_MAX], struct err *e)
+{
+    int rc = 0;
+    for (size_t i = 0; i < src->n && rc == 0; i++)
+        rc = check_source(&src->src[i], e);
+    if (rc == 0)
+        rc = sources_describe(src, e);
     if (rc == 0 && o->clean_stale)
         rc = clean_stale(o->mountpoint, e);
     if (rc == 0)
         rc = check_dir(o->mountpoint, dir, e);
     if (rc < 0)
         return rc;
-    if (is_inside(dir, source) || is_inside(source, dir))
-        return err_set(e, -EINVAL,
-                       "%s and %s: one is inside the other; the mount would show itself", source,
-                       dir);
+    for (size_t i = 0; i < src->n; i++)
+        if (is_inside(dir, src->src[i].path) || is_inside(src->src[i].path, dir))
+            return err_set(e, -EINVAL,
+                           "%s and %s: one is inside the other; the mount would show itself",
+                           src->src[i].path, dir);
     dev_t dev;
     char type[64];
     struct statfs sf;
@@ -186,7 +205,7 @@ int mount_check(const struct options *o, char source[PATH_MAX], char dir[PATH_MA
     if (access("/dev/fuse", F_OK) < 0)
         return err_set(e, -ENODEV,
                        "no /dev/fuse here; aprd and aprtool open the .gguf files of %s directly",
-                       source);
+                       src->text);
     if (o->allow_other && geteuid() != 0 && !conf_allows_other())
         return err_set(e, -EPERM,
                        "allow_other needs the line 'user_allow_other' in /etc/fuse.conf");

@@ -4,15 +4,16 @@
 
 #include "format/err.h"
 #include "fs/options.h"
+#include "fs/sources.h"
 
 #include <limits.h>
 #include <stdbool.h>
 #include <sys/types.h>
 
-/* Real paths of both sides, or why that mount is refused: no /dev/fuse, no directory, one inside the
+/* Real paths of both sides (those of src replace the given ones), or why that mount is refused: no /dev/fuse, no directory, one inside the
  * other, an aprfs mount or a dead one there already, allow_other without permission. -ENODEV,
  * -ENOTDIR, -EINVAL, -EBUSY, -ENOTCONN, -EPERM, or what the path gave. */
-int mount_check(const struct options *o, char source[PATH_MAX], char dir[PATH_MAX], struct err *e);
+int mount_check(const struct options *o, struct sources *src, char dir[PATH_MAX], struct err *e);
 
 /* The file system mounted exactly at dir (a real path), by /proc/self/mountinfo: its device and
  * type; false: none. */

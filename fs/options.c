@@ -298,13 +298,15 @@ static int check(struct options *o, int n_left, char **left, struct err *e)
 {
     if (o->help || o->version)
         return 0;
-    if (n_left != 2)
-        return err_set(e, -EINVAL, "%s; usage: aprfs [options] STORE DIR",
-                       n_left < 2 ? "STORE and DIR are needed" : "one STORE and one DIR are taken");
+    if (n_left < 2)
+        return err_set(e, -EINVAL, "STORE and DIR are needed; usage: aprfs [options] STORE... DIR");
+    if (n_left > 2 && o->helper)
+        return err_set(e, -EINVAL, "one SOURCE and one DIR are taken as mount.aprfs");
     if (o->allow_other && o->allow_root)
         return err_set(e, -EINVAL, "allow_other and allow_root exclude each other");
-    o->source = left[0];
-    o->mountpoint = left[1];
+    o->source = (const char *const *)left;
+    o->n_source = (size_t)n_left - 1;
+    o->mountpoint = left[n_left - 1];
     return 0;
 }
 
@@ -403,8 +405,9 @@ int options_parse(struct options *o, int argc, char **argv, struct err *e)
 void options_help(FILE *f)
 {
     fputs(
-        "usage: aprfs [options] STORE DIR\n"
+        "usage: aprfs [options] STORE... DIR\n"
         "Shows the GGUF models below STORE as APR files in DIR, read-only, without copying them.\n"
+        "Of several STOREs each has a folder in DIR. STORE \"auto\": all that programs keep here.\n"
         "\n"
         "Each option may be given as --name value or in -o name=value,...\n",
         f);

@@ -20,7 +20,9 @@ enum option_cache {
 #define OPTION_CAP_LEASE 2 /* CAP_LEASE: leases on files of other users */
 
 struct options {
-    const char *source, *mountpoint; /* as given, lent from argv */
+    const char *const *source; /* as given, lent from argv, as is mountpoint */
+    size_t n_source;
+    const char *mountpoint;
     struct store_options store;
     unsigned ttl_s; /* 0: never */
     bool links;     /* gguf=link */

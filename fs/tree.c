@@ -13,6 +13,7 @@
 #include <string.h>
 
 #define N_BUCKET 8192
+#define MAX_PATH 1200 /* ".aprfs/extents/", four names of up to 255 bytes, and separators */
 
 struct nodes {
     pthread_mutex_t mu;
@@ -350,6 +351,9 @@ struct builder {
     struct vfile_env *env;
     struct scan *scan;
     const struct tree_options *opt;
+    size_t which; /* the store whose entries are being added, and what of the set belongs to it */
+    const struct store *store;
+    const char *top;
     struct tree *tree;
     struct item *item;
     size_t n, cap;
@@ -362,7 +366,6 @@ struct wish {
     enum node_kind kind;
     enum node_ctl ctl;
     const uint8_t *id;
-    size_t entry;     /* of the scan, where kind has a vfile */
     struct vfile *vf; /* shared by the nodes of one model */
     const char *target;
     mode_t mode;
@@ -388,7 +391,8 @@ static void node_renew(struct node *n, const struct wish *w)
     atomic_store(&n->mode, w->mode);
     atomic_store(&n->uid, w->uid);
     atomic_store(&n->gid, w->gid);
-    atomic_store(&n->mtime_ns, w->mtime_ns);
+    if (w->kind != NODE_DIR) /* its newest child's, once all are known: readers look meanwhile */
+        atomic_store(&n->mtime_ns, w->mtime_ns);
 }
 
 static struct node *node_new(const char *path, const struct wish *w)
@@ -478,13 +482,25 @@ static struct wish wish_dir(const struct builder *b, bool hidden)
                          .hidden = hidden};
 }
 
-static void add_dirs(struct builder *b, const char *top, const char *publisher, const char *model)
+/* Where the files of an entry are, below the mount. */
+static void dir_of(const struct builder *b, const struct store_entry *en, char dir[MAX_PATH])
+{
+    snprintf(dir, MAX_PATH, "%s%s%s/%s", b->top, *b->top ? "/" : "", en->publisher, en->model);
+}
+
+/* Every directory on the way to below/path; below itself is there. */
+static void add_dirs(struct builder *b, const char *below, const char *path)
 {
     struct wish w = wish_dir(b, false);
-    char path[600];
-    add(b, top, publisher, &w);
-    snprintf(path, sizeof path, "%s%s%s", top, *top ? "/" : "", publisher);
-    add(b, path, model, &w);
+    char dir[MAX_PATH], name[NAME_SIZE + 32];
+    snprintf(dir, sizeof dir, "%s", below);
+    for (size_t n; *path; path += n + (path[n] == '/')) {
+        n = strcspn(path, "/");
+        snprintf(name, sizeof name, "%.*s", (int)n, path);
+        add(b, dir, name, &w);
+        size_t at = strlen(dir);
+        snprintf(dir + at, sizeof dir - at, "%s%s", at ? "/" : "", name);
+    }
 }
 
 static void add_problem(struct builder *b, const struct store_entry *en, int rc, const char *why)
@@ -494,18 +510,23 @@ static void add_problem(struct builder *b, const struct store_entry *en, int rc,
     if (more)
         t->problem = more;
     struct tree_problem p = {
-        .entry = (size_t)(en - b->scan->store->entry), .rc = rc, .why = strdup(why)};
-    const char *root = b->scan->store->root, *below = en->part[0].path;
+        .store = b->which, .entry = (size_t)(en - b->store->entry), .rc = rc, .why = strdup(why)};
+    const char *root = b->store->root, *below = en->part[0].path;
     size_t n = strlen(root);
     if (strncmp(below, root, n) == 0 && below[n] == '/')
         below += n + 1;
-    char *path = name_escape(below);
-    bool ok = more && path && p.why &&
-              asprintf(&p.line, "%s\t%s\t%s\n", err_name(rc), path, why) >= 0 &&
-              asprintf(&p.dir, "%s/%s", en->publisher, en->model) >= 0;
+    char *path = name_escape(below), dir[MAX_PATH];
+    bool several = b->scan->set->n > 1;
+    dir_of(b, en, dir);
+    p.dir = strdup(dir);
+    bool ok =
+        more && path && p.why && p.dir &&
+        asprintf(&p.line, "%s\t%s%s%s\t%s\n", err_name(rc),
+                 several ? b->scan->set->label[b->which] : "", several ? "/" : "", path, why) >= 0;
     free(path);
     if (!ok) {
         free(p.line);
+        free(p.dir);
         free(p.why);
         b->rc = err_set(b->e, -ENOMEM, "no memory for a problem's line");
         return;
@@ -519,7 +540,7 @@ static int ask_writers(struct builder *b, const struct store_entry *en)
     for (int i = 0; i < en->n_part; i++) {
         struct source *s;
         struct err e;
-        int rc = store_part_open(&s, b->scan->store, &en->part[i], &e);
+        int rc = store_part_open(&s, b->store, &en->part[i], &e);
         if (rc == -ENOMEM || rc == -EMFILE || rc == -ENFILE) { /* ours, not the file's */
             b->rc = err_set(b->e, rc, "%s", e.msg);
             return rc;
@@ -568,7 +589,7 @@ static void narrow_to_part(const struct builder *b, const struct store_part *p, 
         w->mode = 0;
         return;
     }
-    mode_t mode = others_reach(b->scan->store->root, p->path) ? st.st_mode : st.st_mode & 0700;
+    mode_t mode = others_reach(b->store->root, p->path) ? st.st_mode : st.st_mode & 0700;
     if (mode & S_IROTH)
         return;
     w->mode &= mode;
@@ -636,9 +657,10 @@ static void add_siblings(struct builder *b, const struct store_entry *en, const 
 static void add_extents(struct builder *b, const struct store_entry *en, struct wish w)
 {
     static const char top[] = TREE_CTL_DIR "/extents";
-    char dir[600], name[300];
-    add_dirs(b, top, en->publisher, en->model);
-    snprintf(dir, sizeof dir, "%s/%s/%s", top, en->publisher, en->model);
+    char below[MAX_PATH], dir[MAX_PATH + sizeof top], name[300];
+    dir_of(b, en, below);
+    add_dirs(b, top, below);
+    snprintf(dir, sizeof dir, "%s/%s", top, below);
     snprintf(name, sizeof name, "%s.tsv", en->stem);
     uint8_t place[32];
     vfile_place(place, w.id, en);
@@ -667,28 +689,27 @@ static struct vfile *living_vfile(struct builder *b, const char *path, const uin
 
 static void add_model(struct builder *b, size_t i, bool first)
 {
-    const struct store_entry *en = &b->scan->store->entry[i];
-    char dir[600], name[300], path[1000];
+    const struct store_entry *en = &b->store->entry[i];
+    char dir[MAX_PATH], name[300], path[MAX_PATH + 300];
     uint8_t gen[32];
-    snprintf(dir, sizeof dir, "%s/%s", en->publisher, en->model);
+    dir_of(b, en, dir);
     snprintf(name, sizeof name, "%s.apr", en->stem);
     snprintf(path, sizeof path, "%s/%s", dir, name);
-    vfile_generation(gen, b->scan->store, en);
+    vfile_generation(gen, b->store, en);
     struct vfile *vf = living_vfile(b, path, gen);
     if (vf)
-        vfile_rebind(vf, b->scan, i);
+        vfile_rebind(vf, b->scan, b->which, i);
     else if (ask_writers(b, en) < 0)
         return;
-    else if ((b->rc = vfile_new(&vf, b->env, b->scan, i, b->e)) < 0)
+    else if ((b->rc = vfile_new(&vf, b->env, b->scan, b->which, i, b->e)) < 0)
         return;
     struct wish w = {.kind = NODE_APR,
                      .id = gen,
-                     .entry = i,
                      .vf = vf,
                      .size = en->size,
                      .mtime_ns = store_entry_mtime_ns(en)};
     set_owner(b, en, &w);
-    add_dirs(b, "", en->publisher, en->model);
+    add_dirs(b, "", dir);
     struct wish file = w;
     file.mode |= S_IFREG;
     add(b, dir, name, &file);
@@ -701,13 +722,13 @@ static void add_model(struct builder *b, size_t i, bool first)
 
 static void add_projector(struct builder *b, const struct store_entry *en)
 {
-    char dir[600];
+    char dir[MAX_PATH];
     struct wish w = {.mtime_ns = store_entry_mtime_ns(en)};
-    snprintf(dir, sizeof dir, "%s/%s", en->publisher, en->model);
+    dir_of(b, en, dir);
     set_owner(b, en, &w);
     if (!b->opt->links)
         return;
-    add_dirs(b, "", en->publisher, en->model);
+    add_dirs(b, "", dir);
     add_links(b, en, dir, w);
 }
 
@@ -756,7 +777,7 @@ static int make_dir(struct builder *b, struct node *node, size_t lo, size_t hi)
     if (!d->entry)
         return err_set(b->e, -ENOMEM, "no memory for a directory");
     b->tree->n_dir++;
-    int64_t newest = atomic_load(&node->mtime_ns);
+    int64_t newest = 0;
     for (size_t i = lo; i < hi; i++) {
         struct item *it = &b->item[i];
         struct node *n = it->node;
@@ -829,6 +850,28 @@ static bool same_directory(const struct store_entry *a, const struct store_entry
     return strcmp(a->publisher, b->publisher) == 0 && strcmp(a->model, b->model) == 0;
 }
 
+static void add_store(struct builder *b, size_t which)
+{
+    const struct store_entry *before = NULL; /* the last model shown */
+    b->which = which;
+    b->store = b->scan->set->store[which];
+    b->top = store_set_top(b->scan->set, which);
+    if (*b->top)
+        add_dirs(b, "", b->top); /* also where the store shows nothing: it is a source */
+    for (size_t i = 0; i < b->store->n_entry && b->rc == 0; i++) {
+        const struct store_entry *en = &b->store->entry[i];
+        if (en->rc < 0 || en->n_part == 0)
+            continue;
+        size_t shown = b->tree->n_model;
+        if (en->role == STORE_MODEL)
+            add_model(b, i, !before || !same_directory(before, en));
+        else if (en->role == STORE_PROJECTOR)
+            add_projector(b, en);
+        if (b->tree->n_model > shown)
+            before = en;
+    }
+}
+
 int tree_new(struct tree **out, struct nodes *ns, struct vfile_env *env, struct scan *scan,
              const struct tree_options *opt, struct err *e)
 {
@@ -841,20 +884,8 @@ int tree_new(struct tree **out, struct nodes *ns, struct vfile_env *env, struct 
     struct wish root = wish_dir(&b, false);
     node_renew(ns->root, &root);
     add_ctl(&b);
-    const struct store *s = scan->store;
-    const struct store_entry *before = NULL; /* the last model shown */
-    for (size_t i = 0; i < s->n_entry && b.rc == 0; i++) {
-        const struct store_entry *en = &s->entry[i];
-        if (en->rc < 0 || en->n_part == 0)
-            continue;
-        size_t shown = t->n_model;
-        if (en->role == STORE_MODEL)
-            add_model(&b, i, !before || !same_directory(before, en));
-        else if (en->role == STORE_PROJECTOR)
-            add_projector(&b, en);
-        if (t->n_model > shown)
-            before = en;
-    }
+    for (size_t i = 0; i < scan->set->n && b.rc == 0; i++)
+        add_store(&b, i);
     if (b.rc == 0)
         b.rc = make_dirs(&b);
     for (size_t i = 0; i < b.n; i++) {

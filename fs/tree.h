@@ -1,6 +1,6 @@
 /* The tree that the mount shows: made whole from a scan, never changed, replaced whole by the next.
  *
- *   <publisher>/<model>/<Stem>.apr              the virtual file
+ *   [<top>/]<publisher>/<model>/<Stem>.apr      the virtual file
  *                      /<Stem>.gguf             link to the real file; one per shard
  *                      /<Stem>.tokenizer.json   virtual, where the tokenizer can be written
  *                      /tokenizer.json, config.json
@@ -78,10 +78,10 @@ struct tree_dir {
 };
 
 struct tree_problem {
-    size_t entry; /* of the scan: not shown, though the scan found it good */
+    size_t store, entry; /* of the scan: not shown, though the scan found it good */
     int rc;
     char *why;
-    char *dir, *line; /* "publisher/model"; the line of problems.txt, with its newline */
+    char *dir, *line; /* "[top/]publisher/model"; the line of problems.txt, with its newline */
 };
 
 struct tree {

@@ -34,8 +34,8 @@ struct vfile {
     atomic_bool stale;
     pthread_mutex_t mu;
     pthread_cond_t opened;
-    struct scan *scan; /* under mu, with entry */
-    size_t entry;
+    struct scan *scan; /* under mu, with store and entry */
+    size_t store, entry;
     enum vfile_state state; /* under mu */
     int n_open;
     bool head_known; /* head_sha: of the head when it was first built */
@@ -53,14 +53,14 @@ struct vfile {
 
 /* --- scans -------------------------------------------------------------------------------- */
 
-struct scan *scan_new(struct store *takes)
+struct scan *scan_new(struct store_set *takes)
 {
     struct scan *s = calloc(1, sizeof *s);
     if (!s) {
-        store_free(takes);
+        store_set_free(takes);
         return NULL;
     }
-    s->store = takes;
+    s->set = takes;
     atomic_init(&s->refs, 1);
     return s;
 }
@@ -75,7 +75,7 @@ void scan_put(struct scan *s)
 {
     if (!s || atomic_fetch_sub(&s->refs, 1) > 1)
         return;
-    store_free(s->store);
+    store_set_free(s->set);
     free(s);
 }
 
@@ -118,21 +118,23 @@ void vfile_place(uint8_t id[32], const uint8_t gen[32], const struct store_entry
     EVP_MD_CTX_free(c);
 }
 
-int vfile_new(struct vfile **out, struct vfile_env *env, struct scan *s, size_t entry,
+int vfile_new(struct vfile **out, struct vfile_env *env, struct scan *s, size_t store, size_t entry,
               struct err *e)
 {
     struct vfile *vf = calloc(1, sizeof *vf);
     if (!vf)
         return err_set(e, -ENOMEM, "no memory for a file");
-    const struct store_entry *en = &s->store->entry[entry];
+    const struct store *st = s->set->store[store];
+    const struct store_entry *en = &st->entry[entry];
     atomic_init(&vf->refs, 1);
     vf->env = env;
     vf->size = en->size;
-    vfile_generation(vf->gen, s->store, en);
+    vfile_generation(vf->gen, st, en);
     memcpy(vf->sibling, en->sibling_sha256, sizeof vf->sibling);
     pthread_mutex_init(&vf->mu, NULL);
     pthread_cond_init(&vf->opened, NULL);
     vf->scan = scan_get(s);
+    vf->store = store;
     vf->entry = entry;
     *out = vf;
     return 0;
@@ -180,24 +182,43 @@ void vfile_set_ino(struct vfile *vf, uint64_t ino)
     atomic_store(&vf->ino, ino);
 }
 
-void vfile_rebind(struct vfile *vf, struct scan *s, size_t entry)
+void vfile_rebind(struct vfile *vf, struct scan *s, size_t store, size_t entry)
 {
     scan_get(s);
     pthread_mutex_lock(&vf->mu);
     struct scan *old = vf->scan;
     vf->scan = s;
+    vf->store = store;
     vf->entry = entry;
     pthread_mutex_unlock(&vf->mu);
     scan_put(old);
 }
 
-struct scan *vfile_entry(struct vfile *vf, const struct store_entry **en)
+struct scan *vfile_entry(struct vfile *vf, const struct store **store,
+                         const struct store_entry **en)
 {
     pthread_mutex_lock(&vf->mu);
     struct scan *s = scan_get(vf->scan);
-    *en = &s->store->entry[vf->entry];
+    const struct store *st = s->set->store[vf->store];
+    if (store)
+        *store = st;
+    *en = &st->entry[vf->entry];
     pthread_mutex_unlock(&vf->mu);
     return s;
+}
+
+char *vfile_path(struct vfile *vf)
+{
+    char *path;
+    pthread_mutex_lock(&vf->mu);
+    struct scan *s = scan_get(vf->scan);
+    const struct store_entry *en = &s->set->store[vf->store]->entry[vf->entry];
+    const char *top = store_set_top(s->set, vf->store);
+    pthread_mutex_unlock(&vf->mu);
+    int n = asprintf(&path, "%s%s%s/%s/%s.apr", top, *top ? "/" : "", en->publisher, en->model,
+                     en->stem);
+    scan_put(s);
+    return n < 0 ? NULL : path;
 }
 
 static void went_stale(void *ctx, const char *why)
@@ -207,7 +228,7 @@ static void went_stale(void *ctx, const char *why)
         return;
     vcache_drop(vf->env->units, vf->gen);
     const struct store_entry *en;
-    struct scan *s = vfile_entry(vf, &en);
+    struct scan *s = vfile_entry(vf, NULL, &en);
     uint8_t place[32];
     vfile_place(place, vf->gen, en);
     scan_put(s);
@@ -243,9 +264,10 @@ static void gate_leave(void)
 /* A plan made from the path as it is now, which must be this generation. */
 static int plan_open(struct vfile *vf, struct store_plan **out, struct err *e)
 {
+    const struct store *st;
     const struct store_entry *en;
-    struct scan *s = vfile_entry(vf, &en);
-    int rc = store_plan_open(out, s->store, en, e);
+    struct scan *s = vfile_entry(vf, &st, &en);
+    int rc = store_plan_open(out, st, en, e);
     if (rc == 0 && (*out)->plan->size != vf->size) {
         rc = err_set(e, -EIO, "%s: planned again it has %" PRIu64 " bytes, had %" PRIu64, en->stem,
                      (*out)->plan->size, vf->size);
@@ -324,11 +346,11 @@ static int text_from_plan(const struct text_job *j, const struct store_plan *pla
     struct vfile *vf = j->vf;
     char *text = NULL;
     int rc = 0;
+    const struct store *st;
     const struct store_entry *en;
-    struct scan *s = vfile_entry(vf, &en);
-    enum arch_values values = s->store->opt.vapr.values == VAPR_VALUES_COMPAT
-                                  ? ARCH_VALUES_COMPAT
-                                  : ARCH_VALUES_REFERENCE;
+    struct scan *s = vfile_entry(vf, &st, &en);
+    enum arch_values values =
+        st->opt.vapr.values == VAPR_VALUES_COMPAT ? ARCH_VALUES_COMPAT : ARCH_VALUES_REFERENCE;
     switch (j->which) {
     case VFILE_HEAD:
         rc = gather_mem(plan->plan, p, len, e);
@@ -385,7 +407,7 @@ static int text_get(struct vfile *vf, enum vfile_text which, const struct store_
         /* Heads, too: who makes one may wait at the gate, so nobody inside may wait for it, and by
          * its place each file makes its own. */
         const struct store_entry *en;
-        struct scan *s = vfile_entry(vf, &en);
+        struct scan *s = vfile_entry(vf, NULL, &en);
         vfile_place(k.id, vf->gen, en);
         scan_put(s);
     }
@@ -440,14 +462,15 @@ static int open_planned(struct vfile *vf, struct err *e)
 /* The same where the segments are known: the parts as they were scanned, or -ESTALE. */
 static int open_known(struct vfile *vf, struct err *e)
 {
+    const struct store *st;
     const struct store_entry *en;
-    struct scan *s = vfile_entry(vf, &en);
+    struct scan *s = vfile_entry(vf, &st, &en);
     int rc = 0;
     vf->part = calloc((size_t)en->n_part, sizeof *vf->part);
     if (!vf->part)
         rc = err_set(e, -ENOMEM, "no memory for %d parts", en->n_part);
     while (rc == 0 && vf->n_part < en->n_part) {
-        rc = store_part_open(&vf->part[vf->n_part], s->store, &en->part[vf->n_part], e);
+        rc = store_part_open(&vf->part[vf->n_part], st, &en->part[vf->n_part], e);
         vf->n_part += rc == 0;
     }
     scan_put(s);

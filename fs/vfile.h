@@ -7,7 +7,7 @@
 #define APRFS_FS_VFILE_H
 
 #include "format/err.h"
-#include "format/store.h"
+#include "format/store_set.h"
 #include "fs/vcache.h"
 
 #include <stdatomic.h>
@@ -15,13 +15,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* A scan shared by all that refer to its entries. */
+/* A scan of all sources, shared by all that refer to its entries. */
 struct scan {
-    struct store *store;
+    struct store_set *set;
     atomic_int refs;
 };
 
-struct scan *scan_new(struct store *takes); /* NULL: no memory, and the store is freed */
+struct scan *scan_new(struct store_set *takes); /* NULL: no memory, and the set is freed */
 struct scan *scan_get(struct scan *s);
 void scan_put(struct scan *s);
 
@@ -38,8 +38,8 @@ struct vfile_env {
     atomic_uint_least64_t n_open, conv_bytes, file_bytes, mem_bytes;
 };
 
-/* A file over s's entry; refs 1. env is lent. */
-int vfile_new(struct vfile **out, struct vfile_env *env, struct scan *s, size_t entry,
+/* A file over an entry of s, of the store with that number; refs 1. env is lent. */
+int vfile_new(struct vfile **out, struct vfile_env *env, struct scan *s, size_t store, size_t entry,
               struct err *e);
 struct vfile *vfile_get(struct vfile *vf);
 void vfile_put(struct vfile *vf);
@@ -57,9 +57,15 @@ uint64_t vfile_ino(const struct vfile *vf); /* set once by the tree */
 void vfile_set_ino(struct vfile *vf, uint64_t ino);
 
 /* A later scan found the same generation: its entry replaces the one kept so far. */
-void vfile_rebind(struct vfile *vf, struct scan *s, size_t entry);
-/* The scan and entry it stands for now; scan_put ends the use. */
-struct scan *vfile_entry(struct vfile *vf, const struct store_entry **en);
+void vfile_rebind(struct vfile *vf, struct scan *s, size_t store, size_t entry);
+/* The entry it stands for now, and the store that has it (NULL: not asked for); scan_put of the
+ * result ends the use of both. */
+struct scan *vfile_entry(struct vfile *vf, const struct store **store,
+                         const struct store_entry **en);
+
+/* Where the tree shows it, below the mount: "[top/]publisher/model/stem.apr"; malloc'ed, NULL
+ * without memory. */
+char *vfile_path(struct vfile *vf);
 
 /* -ESTALE: the source is another generation by now (look the name up again). */
 int vfile_open(struct vfile *vf, struct err *e);

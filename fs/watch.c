@@ -2,12 +2,11 @@
 #define FUSE_USE_VERSION 312
 #include "fs/watch.h"
 
-#include "format/store.h"
+#include "format/store_set.h"
 #include "fs/compat.h"
 #include "fs/fs.h"
 #include "fs/log.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <fuse_lowlevel.h>
@@ -117,30 +116,19 @@ static void wd_add(struct watch *w, struct wd_set *s, const char *path)
     s->wd[s->n++] = wd;
 }
 
-static void wd_walk(struct watch *w, struct wd_set *s, const char *path, int depth)
+/* The folders that a store told of when it was scanned. */
+static void wd_store(struct watch *w, struct wd_set *s, const struct store *st)
 {
-    wd_add(w, s, path);
-    if (depth >= STORE_MAX_DEPTH || w->ino_fd < 0)
-        return;
-    DIR *d = opendir(path);
-    if (!d && (errno == EMFILE || errno == ENFILE || errno == ENOMEM))
-        s->rc = -errno;
-    if (!d)
-        return;
-    for (struct dirent *de; (de = readdir(d));) {
-        if (de->d_name[0] == '.' || strcmp(de->d_name, "lost+found") == 0)
-            continue;
-        char *sub;
-        if (asprintf(&sub, "%s/%s", path, de->d_name) < 0)
-            break;
-        struct stat st;
-        bool dir = de->d_type == DT_DIR ||
-                   (de->d_type == DT_UNKNOWN && lstat(sub, &st) == 0 && S_ISDIR(st.st_mode));
-        if (dir)
-            wd_walk(w, s, sub, depth + 1);
-        free(sub);
+    for (size_t i = 0; i < st->n_dir && w->ino_fd >= 0; i++) {
+        char *path;
+        const char *root = strcmp(st->root, "/") ? st->root : "";
+        if (asprintf(&path, "%s/%s", root, st->dir[i]) < 0) {
+            s->rc = -ENOMEM;
+            return;
+        }
+        wd_add(w, s, path);
+        free(path);
     }
-    closedir(d);
 }
 
 /* The directories that a link's target lies in, for what changes there changes a model here. */
@@ -161,25 +149,39 @@ static void wd_targets(struct watch *w, struct wd_set *s, const struct store *st
         }
 }
 
-/* Watches all that is there now and forgets what no longer is; before a scan, so that nothing can
- * change unseen between the two. If not all could be walked, what was watched stays watched. */
-static int wd_renew(struct watch *w, const struct store *prev, struct err *e)
+static void wd_scan(struct watch *w, struct wd_set *s, const struct store_set *set)
 {
+    for (size_t i = 0; i < set->n; i++) {
+        wd_store(w, s, set->store[i]);
+        wd_targets(w, s, set->store[i]);
+    }
+}
+
+/* Watches what a scan said is worth it, and forgets what no longer is. *fresh: there was something
+ * that nobody watched while it was scanned, so what happened there since is not known. If not all
+ * could be watched for want of memory, what was watched stays watched. */
+static int wd_renew(struct watch *w, const struct store_set *set, bool *fresh, struct err *e)
+{
+    *fresh = false;
     if (w->ino_fd < 0)
         return 0;
     struct wd_set s = {0};
-    wd_walk(w, &s, w->fs->root, 0);
-    if (prev)
-        wd_targets(w, &s, prev);
+    wd_scan(w, &s, set);
     if (s.rc < 0) {
         free(s.wd);
-        return err_set(e, s.rc, "%s: %s", w->fs->root, strerror(-s.rc));
+        return err_set(e, s.rc, "no memory to watch the sources");
+    }
+    if (w->ino_fd < 0) { /* there was one too many */
+        free(s.wd);
+        s = (struct wd_set){0};
     }
     if (s.n)
         qsort(s.wd, s.n, sizeof *s.wd, cmp_int);
     for (size_t i = 0; i < w->n_wd && w->ino_fd >= 0; i++)
         if (!s.n || !bsearch(&w->wd[i], s.wd, s.n, sizeof *s.wd, cmp_int))
             inotify_rm_watch(w->ino_fd, w->wd[i]);
+    for (size_t i = 0; i < s.n && !*fresh; i++)
+        *fresh = !w->n_wd || !bsearch(&s.wd[i], w->wd, w->n_wd, sizeof *s.wd, cmp_int);
     free(w->wd);
     w->wd = s.wd;
     w->n_wd = s.n;
@@ -187,24 +189,6 @@ static int wd_renew(struct watch *w, const struct store *prev, struct err *e)
     w->stats.n_dir = (unsigned)s.n;
     pthread_mutex_unlock(&w->mu);
     return 0;
-}
-
-/* Watches where the links of a scan lead; true: to some place that was not watched during it. */
-static bool wd_follow(struct watch *w, const struct store *st)
-{
-    struct wd_set s = {0};
-    wd_targets(w, &s, st);
-    size_t n = w->n_wd;
-    int *more = s.n ? realloc(w->wd, (n + s.n) * sizeof *more) : NULL;
-    for (size_t i = 0; more && i < s.n; i++)
-        if (!n || !bsearch(&s.wd[i], more, n, sizeof *more, cmp_int))
-            more[w->n_wd++] = s.wd[i];
-    if (more) {
-        w->wd = more;
-        qsort(more, w->n_wd, sizeof *more, cmp_int);
-    }
-    free(s.wd);
-    return w->n_wd > n;
 }
 
 /* --- scanning ----------------------------------------------------------------------------- */
@@ -224,12 +208,50 @@ static void notify_changed(void *ctx, uint64_t dir, const char *name)
         fuse_lowlevel_notify_inval_inode(w->fs->se, dir, -1, 0);
 }
 
-static void log_problems(const struct store *s)
+static void log_problems(const struct store_set *set)
 {
-    for (size_t i = 0; i < s->n_problem && i < MAX_LOGGED; i++)
-        log_line(LOG_WARN, "%s: %s", s->problem[i].path, s->problem[i].why);
-    if (s->n_problem > MAX_LOGGED)
-        log_line(LOG_WARN, "%zu more lines in .aprfs/problems.txt", s->n_problem - MAX_LOGGED);
+    size_t n = 0;
+    for (size_t i = 0; i < set->n; i++) {
+        const char *top = store_set_top(set, i);
+        const struct store *s = set->store[i];
+        for (size_t k = 0; k < s->n_problem; k++)
+            if (n++ < MAX_LOGGED)
+                log_line(LOG_WARN, "%s%s%s: %s", top, *top ? "/" : "", s->problem[k].path,
+                         s->problem[k].why);
+    }
+    if (n > MAX_LOGGED)
+        log_line(LOG_WARN, "%zu more lines in .aprfs/problems.txt", n - MAX_LOGGED);
+}
+
+/* The next tree from a scan of all sources. */
+static int make_tree(struct fs *fs, const struct store_set *prev, struct tree **out, struct err *e)
+{
+    struct store_set *set;
+    int rc = store_set_scan(&set, fs->sources.src, fs->sources.n, &fs->opt.store, prev, e);
+    if (rc < 0)
+        return rc;
+    struct scan *scan = scan_new(set);
+    if (!scan)
+        return err_set(e, -ENOMEM, "no memory for a scan");
+    rc = tree_new(out, fs->nodes, &fs->env, scan, &fs->tree_opt, e);
+    scan_put(scan);
+    return rc;
+}
+
+static void show_tree(struct watch *w, struct tree *next, bool first)
+{
+    struct fs *fs = w->fs;
+    struct tree *old = nodes_swap(fs->nodes, next);
+    if (first)
+        return;
+    struct tree *now = nodes_tree(fs->nodes);
+    pthread_mutex_lock(&w->mu);
+    w->n_done = w->n_begun;
+    pthread_cond_broadcast(&w->scanned);
+    pthread_mutex_unlock(&w->mu);
+    tree_diff(old, now, notify_changed, w);
+    tree_put(fs->nodes, now);
+    tree_put(fs->nodes, old);
 }
 
 static int scan_once(struct watch *w, bool first, struct err *e)
@@ -237,38 +259,21 @@ static int scan_once(struct watch *w, bool first, struct err *e)
     struct fs *fs = w->fs;
     uint64_t t0 = clock_ms();
     struct tree *cur = nodes_tree(fs->nodes), *next = NULL;
-    const struct store *prev = cur ? cur->scan->store : NULL;
-    struct store *st;
-    int rc = wd_renew(w, prev, e);
-    if (rc == 0)
-        rc = store_scan(&st, fs->opt.source, &fs->opt.store, prev, e);
-    struct scan *scan = NULL;
-    if (rc == 0 && !(scan = scan_new(st)))
-        rc = err_set(e, -ENOMEM, "no memory for a scan");
-    if (rc == 0)
-        rc = tree_new(&next, fs->nodes, &fs->env, scan, &fs->tree_opt, e);
-    if (rc == 0 && (first || !store_equal(scan->store, prev)))
-        log_problems(scan->store);
+    const struct store_set *prev = cur ? cur->scan->set : NULL;
+    bool again = false;
+    int rc = make_tree(fs, prev, &next, e);
+    if (rc == 0 && (first || !store_set_equal(next->scan->set, prev)))
+        log_problems(next->scan->set);
+    if (rc == 0 && (rc = wd_renew(w, next->scan->set, &again, e)) < 0)
+        tree_put(fs->nodes, next);
     tree_put(fs->nodes, cur);
-    bool again = rc == 0 && wd_follow(w, scan->store);
     if (rc == 0) {
         pthread_mutex_lock(&w->mu);
-        w->stats.n_parsed += scan->store->n_parsed;
+        w->stats.n_parsed += store_set_n_parsed(next->scan->set);
         w->kicked = w->kicked || again;
         pthread_mutex_unlock(&w->mu);
-        struct tree *old = nodes_swap(fs->nodes, next);
-        struct tree *now = nodes_tree(fs->nodes);
-        if (!first) {
-            pthread_mutex_lock(&w->mu);
-            w->n_done = w->n_begun;
-            pthread_cond_broadcast(&w->scanned);
-            pthread_mutex_unlock(&w->mu);
-            tree_diff(old, now, notify_changed, w);
-        }
-        tree_put(fs->nodes, now);
-        tree_put(fs->nodes, old);
+        show_tree(w, next, first);
     }
-    scan_put(scan);
     pthread_mutex_lock(&w->mu);
     w->stats.n_scan++;
     w->stats.last_scan_ms = (double)(clock_ms() - t0);
@@ -300,18 +305,24 @@ static void scan_again(struct watch *w)
 
 /* --- events ------------------------------------------------------------------------------- */
 
+static bool has_part(const struct store *st, const char *name)
+{
+    for (size_t i = 0; i < st->n_entry; i++)
+        for (int k = 0; k < st->entry[i].n_part; k++) {
+            const char *s = strrchr(st->entry[i].part[k].path, '/');
+            if (s && strcmp(s + 1, name) == 0)
+                return true;
+        }
+    return false;
+}
+
 /* Is a model served from a file of that name? */
 static bool is_served(struct watch *w, const char *name)
 {
     struct tree *t = nodes_tree(w->fs->nodes);
     bool yes = false;
-    for (size_t i = 0; i < t->scan->store->n_entry && !yes; i++) {
-        const struct store_entry *en = &t->scan->store->entry[i];
-        for (int k = 0; k < en->n_part && !yes; k++) {
-            const char *s = strrchr(en->part[k].path, '/');
-            yes = s && strcmp(s + 1, name) == 0;
-        }
-    }
+    for (size_t i = 0; i < t->scan->set->n && !yes; i++)
+        yes = has_part(t->scan->set->store[i], name);
     tree_put(w->fs->nodes, t);
     return yes;
 }
@@ -504,8 +515,12 @@ int watch_new(struct watch **out, struct fs *fs, struct err *e)
     int rc = 0;
     if (w->wake_fd < 0)
         rc = err_set(e, -errno, "eventfd: %s", strerror(errno));
-    struct statfs sf;
-    const char *blind = statfs(fs->root, &sf) == 0 ? compat_remote_fs((unsigned)sf.f_type) : NULL;
+    const char *blind = NULL; /* one store that cannot be watched makes all be looked at by TTL */
+    for (size_t i = 0; i < fs->sources.n && !blind; i++) {
+        struct statfs sf;
+        if (statfs(fs->sources.src[i].path, &sf) == 0)
+            blind = compat_remote_fs((unsigned)sf.f_type);
+    }
     if (rc == 0 && (w->ino_fd < 0 || blind))
         no_inotify(w, blind ? blind : "inotify_init1 failed: fs.inotify.max_user_instances");
     if (rc == 0)

@@ -597,7 +597,7 @@ t_refusals() {
     refuses 2 "footer=crc" "$APRFS" -o footer=crc "$T/store" "$T/m"
     refuses 2 "ttl=-1" "$APRFS" -o ttl=-1 "$T/store" "$T/m"
     refuses 2 "usage: aprfs" "$APRFS" "$T/store"
-    refuses 2 "usage: aprfs" "$APRFS" "$T/store" "$T/store" "$T/m"
+    refuses 1 "one is inside the other" "$APRFS" "$T/store" "$T" "$T/m"
     refuses 2 "exclude each other" "$APRFS" -o allow_other,allow_root "$T/store" "$T/m"
     refuses 1 "No such file" "$APRFS" "$T/absent" "$T/m"
     refuses 1 "No such file" "$APRFS" "$T/store" "$T/absent"

@@ -29,7 +29,8 @@ static void options_have_defaults(void **state)
     struct options o;
     struct err e;
     assert_int_equal(PARSE("S", "D"), 0);
-    assert_string_equal(o.source, "S");
+    assert_int_equal(o.n_source, 1);
+    assert_string_equal(o.source[0], "S");
     assert_string_equal(o.mountpoint, "D");
     assert_int_equal(o.store.vapr.profile, VAPR_ENGINE);
     assert_int_equal(o.store.vapr.footer, VAPR_FOOTER_NONE);
@@ -86,7 +87,6 @@ static const struct {
     const char *says;
 } refused[] = {
     {{"S"}, "STORE and DIR"},
-    {{"S", "T", "D"}, "one STORE and one DIR"},
     {{"S", "D", "-o", "sync"}, "unknown option 'sync'"},
     {{"S", "D", "-o", "profil=native"}, "unknown option 'profil=native'"},
     {{"S", "D", "-o", "foreground"}, "unknown option 'foreground'"},

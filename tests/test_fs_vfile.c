@@ -41,9 +41,9 @@ static void rig_scan(struct rig *r)
     assert_int_equal(s->n_entry, 1);
     if (s->entry[0].rc < 0)
         fail_msg("%s", s->entry[0].why);
-    r->scan = scan_new(s);
+    r->scan = scan_new(store_set_of(s));
     assert_int_equal(store_plan_open(&r->plan, s, &s->entry[0], &e), 0);
-    assert_int_equal(vfile_new(&r->vf, &r->env, r->scan, 0, &e), 0);
+    assert_int_equal(vfile_new(&r->vf, &r->env, r->scan, 0, 0, &e), 0);
 }
 
 /* Takes b. */
@@ -355,21 +355,21 @@ static void vfile_generation_differs_in_every_field(void **state)
     (void)state;
     struct rig *r = rig_new(model("llama", QUANT_F32, 300), 0, VAPR_ENGINE);
     uint8_t gen[32], other[32];
-    struct store_entry en = r->scan->store->entry[0];
+    struct store_entry en = r->scan->set->store[0]->entry[0];
     struct store_part part = en.part[0];
     en.part = &part;
-    vfile_generation(gen, r->scan->store, &en);
+    vfile_generation(gen, r->scan->set->store[0], &en);
     assert_memory_equal(gen, vfile_gen(r->vf), sizeof gen);
     uint64_t *const u[] = {&part.id.dev, &part.id.ino, &part.id.size};
     int64_t *const t[] = {&part.id.mtime_ns, &part.id.ctime_ns};
     for (size_t i = 0; i < 5; i++) {
         i < 3 ? (void)++*u[i] : (void)++*t[i - 3];
-        vfile_generation(other, r->scan->store, &en);
+        vfile_generation(other, r->scan->set->store[0], &en);
         assert_memory_not_equal(gen, other, sizeof gen);
         i < 3 ? (void)--*u[i] : (void)--*t[i - 3];
     }
     en.head_sha256[0] ^= 1;
-    vfile_generation(other, r->scan->store, &en);
+    vfile_generation(other, r->scan->set->store[0], &en);
     assert_memory_not_equal(gen, other, sizeof gen);
     rig_free(r);
 }
@@ -395,11 +395,11 @@ static void links_scan(struct links *l)
     tree_link(root, "ccc/m.gguf", target);
     assert_int_equal(store_scan(&s, root, &opt, NULL, &e), 0);
     assert_int_equal(s->n_entry, 3);
-    *l = (struct links){.scan = scan_new(s)};
+    *l = (struct links){.scan = scan_new(store_set_of(s))};
     assert_int_equal(vcache_new(&l->env.texts, 16 << 20, 0, 0, NULL), 0);
     assert_int_equal(vcache_new(&l->env.units, 1 << 20, 0, 0, NULL), 0);
     for (size_t i = 0; i < 3; i++)
-        assert_int_equal(vfile_new(&l->vf[i], &l->env, l->scan, i, &e), 0);
+        assert_int_equal(vfile_new(&l->vf[i], &l->env, l->scan, 0, i, &e), 0);
     free(root);
     free(data);
     free(target);
@@ -427,7 +427,7 @@ static void vfile_extents_name_the_own_path(void **state)
         assert_int_equal(vfile_text(l.vf[i], VFILE_EXTENTS, &it, &e), 0);
         assert_in_range(vcache_item_len(it), 1, sizeof text - 1);
         assert_int_equal(vcache_item_read(it, text, 0, vcache_item_len(it), &e), 0);
-        assert_non_null(strstr(text, l.scan->store->entry[i].part[0].path));
+        assert_non_null(strstr(text, l.scan->set->store[0]->entry[i].part[0].path));
         vcache_put(l.env.texts, it);
     }
     links_free(&l);

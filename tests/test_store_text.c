@@ -278,20 +278,21 @@ static void store_text_problems_are_lines(void **state)
     tree_model(root, "n/x.gguf.part", 1);
     struct store *s = NULL;
     assert_int_equal(store_scan(&s, root, &plain, NULL, &e), 0);
-    assert_int_equal(store_text_problems(s, NULL, &text, &len, &e), 0);
+    struct store_set *set = store_set_of(s);
+    assert_int_equal(store_text_problems(set, NULL, &text, &len, &e), 0);
     assert_string_equal(text,
                         "EUCLEAN\tm/bad\\011.gguf\tno GGUF file: begins with bytes 3c 68 74 6d, "
                         "expected \"GGUF\"\n"
                         "EAGAIN\tn/x.gguf.part\tdownload in progress\n");
     assert_int_equal(strlen(text), len);
     free(text);
-    assert_int_equal(store_text_problems(s, "local/n", &text, &len, &e), 0);
+    assert_int_equal(store_text_problems(set, "local/n", &text, &len, &e), 0);
     assert_string_equal(text, "EAGAIN\tn/x.gguf.part\tdownload in progress\n");
     free(text);
-    assert_int_equal(store_text_problems(s, "local/none", &text, &len, &e), 0);
+    assert_int_equal(store_text_problems(set, "local/none", &text, &len, &e), 0);
     assert_string_equal(text, "");
     free(text);
-    store_free(s);
+    store_set_free(set);
     free(root);
 }
 
@@ -306,7 +307,8 @@ static void store_text_index_is_json(void **state)
     tree_projector(root, "m/eye.gguf");
     struct store *s = NULL;
     assert_int_equal(store_scan(&s, root, &plain, NULL, &e), 0);
-    assert_int_equal(store_text_index(s, 7, &text, &len, &e), 0);
+    struct store_set *set = store_set_of(s);
+    assert_int_equal(store_text_index(set, 7, &text, &len, &e), 0);
     cJSON *v = NULL;
     assert_int_equal(json_parse(&v, text, len, &e), 0);
     assert_int_equal(text[len - 1], '\n');
@@ -333,7 +335,7 @@ static void store_text_index_is_json(void **state)
     assert_true(cJSON_IsNull(json_get(eye, "size")));
     cJSON_Delete(v);
     free(text);
-    store_free(s);
+    store_set_free(set);
     free(root);
 }
 

@@ -46,12 +46,13 @@ static void world_free(struct world *w)
 static struct tree *rescan(struct world *w)
 {
     struct tree *cur = nodes_tree(w->ns), *next;
-    struct store *st;
+    struct store_set *set;
     struct err e = {0};
-    int rc = store_scan(&st, w->root, &w->store, cur ? cur->scan->store : NULL, &e);
+    struct store_source src = {.path = w->root};
+    int rc = store_set_scan(&set, &src, 1, &w->store, cur ? cur->scan->set : NULL, &e);
     if (rc < 0)
         fail_msg("%s", e.msg);
-    struct scan *scan = scan_new(st);
+    struct scan *scan = scan_new(set);
     assert_non_null(scan);
     assert_int_equal(tree_new(&next, w->ns, &w->env, scan, &w->opt, &e), 0);
     scan_put(scan);
@@ -169,7 +170,7 @@ static void tree_node_tells_the_truth(void **state)
     assert_int_equal(st.st_uid, 1);
     assert_int_equal(st.st_gid, 2);
     assert_int_equal(st.st_nlink, 1);
-    assert_int_equal(st.st_size, t->scan->store->entry[0].size);
+    assert_int_equal(st.st_size, t->scan->set->store[0]->entry[0].size);
     assert_int_equal(st.st_blocks, (st.st_size + 511) / 512);
     assert_int_equal(st.st_blksize, 1 << 20);
     assert_int_equal(st.st_mtim.tv_sec, src.st_mtim.tv_sec);
