@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <math.h>
+#include <openssl/evp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -269,6 +270,11 @@ static bool reserved(struct gguf_str s)
     return false;
 }
 
+static bool name_taken(struct gguf_str s)
+{
+    return reserved(s) || memchr(s.p, 0, s.len) || !json_utf8_valid(s.p, s.len);
+}
+
 static int put_rest(struct writer *w, struct err *e)
 {
     for (size_t i = 0; i < gguf_n_key(w->g) && w->o->rc >= 0; i++) {
@@ -276,8 +282,7 @@ static int put_rest(struct writer *w, struct err *e)
         char plain[32], *own = NULL;
         if (is_carried(w, k))
             continue;
-        if (reserved(k->name) || memchr(k->name.p, 0, k->name.len) ||
-            !json_utf8_valid(k->name.p, k->name.len)) {
+        if (name_taken(k->name)) {
             snprintf(plain, sizeof plain, "gguf.key.%zu", i);
             note(w, "key %zu '%.*s' of the GGUF stands as %s: its name is taken or no text", i,
                  (int)(k->name.len < 64 ? k->name.len : 64), k->name.p, plain);
@@ -474,6 +479,146 @@ static void put_moe(struct writer *w)
     json_put_u64(w->o, moe_length(w));
 }
 
+/* --- the GGUF's own keys, for who wants them back --- */
+
+static bool text_stands(const uint8_t *p, size_t len)
+{
+    return !(len && memchr(p, 0, len)) && json_utf8_valid((const char *)p, len);
+}
+
+/* True if the JSON value and the type give back the value's bytes. Integers: json_int()'s rule. */
+static bool stands(const struct gguf_key *k)
+{
+    int64_t i;
+    double d;
+    bool b;
+    switch (k->type) {
+    case GGUF_STRING:
+        return text_stands(k->data, k->data_len);
+    case GGUF_BOOL:
+        return gguf_as_bool(k, &b) && k->data[0] == (b ? 1 : 0);
+    case GGUF_F32:
+    case GGUF_F64:
+        return gguf_as_f64(k, &d) && isfinite(d);
+    case GGUF_ARRAY: {
+        struct gguf_key elem;
+        size_t pos = 0;
+        if (k->elem == GGUF_ARRAY)
+            return false;
+        while (gguf_next_elem(k, &pos, &elem))
+            if (!stands(&elem))
+                return false;
+        return true;
+    }
+    default:
+        return gguf_as_i64(k, &i) && i < INT64_C(1) << 53 && i > -(INT64_C(1) << 53);
+    }
+}
+
+/* Where apr_meta_write() put the value of key number i. */
+static const char *home(const struct writer *w, const struct gguf_key *k, size_t i, char *plain,
+                        size_t cap)
+{
+    if (gguf_str_eq(k->name, "general.architecture"))
+        return "architecture";
+    for (size_t m = 0; m < N_MOVED; m++)
+        if (moves(k, m))
+            return moved[m].to;
+    if (is_carried(w, k)) {
+        for (size_t m = 0; m < sizeof carried / sizeof carried[0]; m++)
+            if (name_is(k->name, w->c->arch, carried[m].key)) {
+                if (carried[m].f == ARCH_F_ADD_EOS)
+                    return "tokenizer.add_eos_token";
+                return carried[m].f == ARCH_F_ADD_SPACE_PREFIX ? "tokenizer.add_space_prefix"
+                                                               : arch_fields[carried[m].f].key;
+            }
+        return name_is(k->name, w->c->arch, eps_key(w->c)) ? arch_fields[ARCH_F_NORM_EPS].key
+                                                           : "moe_intermediate_size";
+    }
+    if (!name_taken(k->name))
+        return NULL;
+    snprintf(plain, cap, "gguf.key.%zu", i);
+    return plain;
+}
+
+static void put_hex(struct writer *w, const uint8_t *p, size_t len)
+{
+    static const char digit[] = "0123456789abcdef";
+    char *s = malloc(2 * len + 1);
+    if (!s) {
+        w->o->rc = -ENOMEM;
+        return;
+    }
+    for (size_t i = 0; i < len; i++) {
+        s[2 * i] = digit[p[i] >> 4];
+        s[2 * i + 1] = digit[p[i] & 15];
+    }
+    json_put_str(w->o, s, 2 * len);
+    free(s);
+}
+
+/* The value as the GGUF encodes it: what stands in the file before k->data is fixed by the type. */
+static void put_encoded(struct writer *w, const struct gguf_key *k)
+{
+    size_t before = k->type == GGUF_STRING ? 8 : k->type == GGUF_ARRAY ? 12 : 0;
+    put_hex(w, k->data - before, k->data_len + before);
+}
+
+/* [name, type] and, where they are needed, the member that holds the value (null: its own name) and
+ * the encoded value: see apr_meta.h. */
+static void put_original(struct writer *w)
+{
+    json_key(w->o, "aprfs.gguf");
+    json_open(w->o, '{');
+    json_key(w->o, "version");
+    json_put_u64(w->o, gguf_version(w->g));
+    json_key(w->o, "keys");
+    json_open(w->o, '[');
+    for (size_t i = 0; i < gguf_n_key(w->g) && w->o->rc >= 0; i++) {
+        const struct gguf_key *k = gguf_key(w->g, i);
+        char plain[32], type[8];
+        const char *at = home(w, k, i, plain, sizeof plain);
+        bool array = k->type == GGUF_ARRAY, whole = stands(k);
+        snprintf(type, sizeof type, "%s%s", array ? "[" : "",
+                 gguf_type_name(array ? k->elem : k->type));
+        json_open(w->o, '[');
+        if (text_stands((const uint8_t *)k->name.p, k->name.len)) {
+            json_put_str(w->o, k->name.p, k->name.len);
+        } else { /* no JSON text: an array around the name's bytes */
+            json_open(w->o, '[');
+            put_hex(w, (const uint8_t *)k->name.p, k->name.len);
+            json_close(w->o, ']');
+        }
+        json_put_cstr(w->o, type);
+        if (at)
+            json_put_cstr(w->o, at);
+        else if (!whole)
+            json_put_null(w->o);
+        if (!whole)
+            put_encoded(w, k);
+        json_close(w->o, ']');
+    }
+    json_close(w->o, ']');
+}
+
+/* Size and head of a file of one part: who builds it again can tell whether it is the same. */
+static int put_identity(struct writer *w, struct err *e)
+{
+    uint8_t sha[32];
+    size_t len;
+    const uint8_t *head = gguf_head(w->g, 0, &len);
+    if (gguf_n_part(w->g) == 1) {
+        if (EVP_Digest(head, len, sha, NULL, EVP_sha256(), NULL) != 1)
+            return err_set(e, -ENOMEM, "no memory for a digest");
+        json_key(w->o, "size");
+        json_put_u64(w->o, source_size(gguf_part(w->g, 0)));
+        json_key(w->o, "head_sha256");
+        put_hex(w, sha, sizeof sha);
+    }
+    json_close(w->o, '}');
+    return 0;
+}
+
 int apr_meta_write(struct json_out *o, const struct gguf *g, const struct arch_config *c,
                    struct err *e)
 {
@@ -491,6 +636,9 @@ int apr_meta_write(struct json_out *o, const struct gguf *g, const struct arch_c
     int rc = put_rest(&w, e);
     put_unsupported(&w);
     put_config(&w);
+    put_original(&w);
+    if (!rc)
+        rc = put_identity(&w, e);
     put_notes(&w);
     for (size_t i = 0; i < w.n_note; i++)
         free(w.note[i]);

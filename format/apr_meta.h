@@ -8,7 +8,16 @@
  * are ours: aprfs.profile, aprfs.raw, aprfs.alias (an array of {"name", "of", "row"}: second
  * names for rows of another tensor), aprfs.values, aprfs.builder, aprfs.unsupported (the
  * passed-through features that the Rust readers ignore), aprfs.config (the resolved fields that no
- * canonical key carries). */
+ * canonical key carries), aprfs.gguf:
+ *
+ *   {"version": 3, "keys": [[name, type], [name, type, member], [name, type, member, hex], ...],
+ *    "size": bytes of the GGUF, "head_sha256": of its bytes before the padding}
+ *
+ * the GGUF's keys in its order, each with its type ("u32", "str", "[f32" for an array of them; of
+ * arrays of arrays "[arr") and the member of the metadata that holds its value (absent or null: the
+ * one of its own name). Where JSON cannot say the value (bytes that are no UTF-8, a NUL, a number
+ * that is not finite or from 2^53 on, nested arrays) the fourth holds it as the GGUF encodes it. A
+ * name that is no text stands as [hex]. size and head_sha256: of a GGUF of one part only. */
 #ifndef APRFS_FORMAT_APR_META_H
 #define APRFS_FORMAT_APR_META_H
 

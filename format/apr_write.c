@@ -21,7 +21,8 @@
 #define CONV_STEP  ((size_t)1 << 20)   /* bytes of F32 made at a time */
 
 struct writer {
-    const struct vapr *v;
+    const struct vapr *v;     /* NULL: the file is all that plan says */
+    const struct vplan *plan; /* v's, or the one */
     const struct apr_write_options *opt;
     int fd;
     char *tmp;
@@ -68,7 +69,7 @@ static int write_at(struct writer *w, const void *p, size_t len, uint64_t off, s
 /* Through memory: for sources without a descriptor, and where the kernel cannot copy by itself. */
 static int copy_by_reads(struct writer *w, const struct extent *x, struct err *e)
 {
-    const struct source *s = gguf_part(vapr_gguf(w->v), x->part);
+    const struct source *s = w->plan->part[x->part];
     for (uint64_t at = 0; at < x->len;) {
         uint64_t n = x->len - at < WRITE_STEP ? x->len - at : WRITE_STEP;
         int rc = source_read(s, w->buf, x->src + at, (size_t)n, e);
@@ -87,7 +88,7 @@ static int copy_by_reads(struct writer *w, const struct extent *x, struct err *e
  * source_read's error. */
 static int copy_range(struct writer *w, struct extent x, struct err *e)
 {
-    int fd = source_fd(gguf_part(vapr_gguf(w->v), x.part));
+    int fd = source_fd(w->plan->part[x.part]);
     while (fd >= 0 && x.len > 0) {
         off_t in = (off_t)x.src, out = (off_t)x.dst;
         size_t want = (size_t)(x.len < WRITE_STEP ? x.len : WRITE_STEP);
@@ -110,7 +111,7 @@ static int copy_range(struct writer *w, struct extent x, struct err *e)
  * the rest. */
 static int copy_extent(struct writer *w, const struct extent *x, struct err *e)
 {
-    int fd = source_fd(gguf_part(vapr_gguf(w->v), x->part));
+    int fd = source_fd(w->plan->part[x->part]);
     uint64_t from = (x->dst + VAPR_SHIFT - 1) / VAPR_SHIFT * VAPR_SHIFT;
     uint64_t to = (x->dst + x->len) / VAPR_SHIFT * VAPR_SHIFT;
     if (fd < 0 || (x->dst - x->src) % VAPR_SHIFT != 0 || to <= from)
@@ -341,13 +342,6 @@ static int write_all(struct writer *w, struct err *e)
 {
     size_t head_len;
     const uint8_t *head = vapr_head(w->v, &head_len);
-    w->buf = malloc(WRITE_STEP);
-    if (!w->buf)
-        return err_set(e, -ENOMEM, "no memory for a copy buffer");
-    w->total = vapr_size(w->v) * (w->opt->footer == VAPR_FOOTER_CRC ? 2 : 1);
-    if (ftruncate(w->fd, (off_t)vapr_size(w->v)) < 0)
-        return err_set(e, -errno, "%s: %" PRIu64 " bytes: %s", w->tmp, vapr_size(w->v),
-                       strerror(errno));
     int rc = write_at(w, head, head_len, 0, e);
     if (rc == 0)
         rc = write_step(w, head_len, e);
@@ -357,9 +351,50 @@ static int write_all(struct writer *w, struct err *e)
         rc = write_convs(w, e);
     if (rc == 0 && w->opt->footer == VAPR_FOOTER_CRC)
         rc = write_footer(w, e);
-    const struct gguf *g = vapr_gguf(w->v);
-    for (int k = 0; rc == 0 && k < gguf_n_part(g); k++)
-        rc = source_check(gguf_part(g, k), e);
+    return rc;
+}
+
+/* A segment of a plan that needs no witness of its own: see vplan_write_file. */
+static int write_seg(struct writer *w, const struct vseg *s, struct err *e)
+{
+    if (s->kind == VSEG_ZERO)
+        return 0;
+    if (s->kind == VSEG_FILE)
+        return copy_extent(w, &(struct extent){s->part, s->src_off, s->len, s->off}, e);
+    for (uint64_t at = 0; at < s->len;) {
+        size_t n = (size_t)(s->len - at < WRITE_STEP ? s->len - at : WRITE_STEP), got = 0;
+        int rc = vplan_read(w->plan, w->buf, s->off + at, n, &got, e);
+        if (rc == 0)
+            rc = write_at(w, w->buf, got, s->off + at, e);
+        if (rc == 0)
+            rc = write_step(w, n, e);
+        if (rc < 0)
+            return rc;
+        at += n;
+    }
+    return 0;
+}
+
+static int write_plan(struct writer *w, struct err *e)
+{
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < w->plan->n_seg; i++)
+        rc = write_seg(w, &w->plan->seg[i], e);
+    return rc;
+}
+
+static int write_file(struct writer *w, struct err *e)
+{
+    w->buf = malloc(WRITE_STEP);
+    if (!w->buf)
+        return err_set(e, -ENOMEM, "no memory for a copy buffer");
+    w->total = w->plan->size * (w->opt->footer == VAPR_FOOTER_CRC ? 2 : 1);
+    if (ftruncate(w->fd, (off_t)w->plan->size) < 0)
+        return err_set(e, -errno, "%s: %" PRIu64 " bytes: %s", w->tmp, w->plan->size,
+                       strerror(errno));
+    int rc = w->v ? write_all(w, e) : write_plan(w, e);
+    for (int k = 0; rc == 0 && k < w->plan->n_part; k++)
+        rc = source_check(w->plan->part[k], e);
     if (rc == 0)
         rc = write_step(w, w->total - w->done, e); /* the zeros, which nobody wrote */
     return rc;
@@ -368,21 +403,21 @@ static int write_all(struct writer *w, struct err *e)
 /* What must never be truncated: a part of the source, or a file that has other names too. */
 static bool is_precious(const struct writer *w, const struct stat *st)
 {
-    const struct gguf *g = vapr_gguf(w->v);
-    for (int k = 0; k < gguf_n_part(g); k++) {
-        struct source_id id = source_id(gguf_part(g, k));
-        if (source_fd(gguf_part(g, k)) >= 0 && id.dev == st->st_dev && id.ino == st->st_ino)
+    for (int k = 0; k < w->plan->n_part; k++) {
+        struct source_id id = source_id(w->plan->part[k]);
+        if (source_fd(w->plan->part[k]) >= 0 && id.dev == st->st_dev && id.ino == st->st_ino)
             return true;
     }
     return st->st_nlink > 1;
 }
 
-/* Begins as a writer left it: empty, sized and not yet written, or with an .apr's magic. */
+/* Begins as a writer left it: empty, sized and not yet written, or with a model's magic. */
 static bool is_leftover(int fd)
 {
     char p[4] = {0};
     ssize_t n = pread(fd, p, sizeof p, 0);
-    return n == 0 || (n == sizeof p && (memcmp(p, "APR", 4) == 0 || memcmp(p, "\0\0\0", 4) == 0));
+    return n == 0 || (n == sizeof p && (memcmp(p, "APR", 4) == 0 || memcmp(p, "GGUF", 4) == 0 ||
+                                        memcmp(p, "\0\0\0", 4) == 0));
 }
 
 /* path.tmp, locked: a leftover of a killed writer is taken over, a living writer's is not touched.
@@ -449,10 +484,10 @@ static int tmp_publish(struct writer *w, const char *path, struct err *e)
     return 0;
 }
 
-int apr_write_file(const struct vapr *v, const char *path, const struct apr_write_options *opt,
-                   struct err *e)
+static int write_path(const struct vapr *v, const struct vplan *plan, const char *path,
+                      const struct apr_write_options *opt, struct err *e)
 {
-    struct writer w = {.v = v, .opt = opt, .fd = -1};
+    struct writer w = {.v = v, .plan = plan, .opt = opt, .fd = -1};
     struct stat st;
     int rc = 0;
     if (asprintf(&w.tmp, "%s.tmp", path) < 0) {
@@ -464,7 +499,7 @@ int apr_write_file(const struct vapr *v, const char *path, const struct apr_writ
     if (rc == 0)
         rc = tmp_open(&w, e);
     if (rc == 0)
-        rc = write_all(&w, e);
+        rc = write_file(&w, e);
     if (rc == 0)
         rc = tmp_publish(&w, path, e);
     if (w.made)
@@ -474,4 +509,16 @@ int apr_write_file(const struct vapr *v, const char *path, const struct apr_writ
     free(w.buf);
     free(w.tmp);
     return rc;
+}
+
+int apr_write_file(const struct vapr *v, const char *path, const struct apr_write_options *opt,
+                   struct err *e)
+{
+    return write_path(v, vapr_plan(v), path, opt, e);
+}
+
+int vplan_write_file(const struct vplan *p, const char *path, const struct apr_write_options *opt,
+                     struct err *e)
+{
+    return write_path(NULL, p, path, opt, e);
 }

@@ -31,4 +31,9 @@ struct apr_write_options {
 int apr_write_file(const struct vapr *v, const char *path, const struct apr_write_options *opt,
                    struct err *e);
 
+/* The same of any plan, by what its segments say: for the reverse view (vgguf.h), whose witness is
+ * the GGUF that the .apr was made from. opt->footer is VAPR_FOOTER_NONE. */
+int vplan_write_file(const struct vplan *p, const char *path, const struct apr_write_options *opt,
+                     struct err *e);
+
 #endif

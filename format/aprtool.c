@@ -79,7 +79,7 @@ static const struct verb_row {
      "each resolved value: its source, what llama.cpp and the Rust table say"},
     {"verify", NULL, VERIFY, tool_verify, 1, -1, "FILE...",
      "structure, names, bounds, checksums; FILE: ok, or FILE: <reason>"},
-    {"convert", NULL, CONVERT, tool_convert, 2, 2, "SRC.gguf DST.apr",
+    {"convert", NULL, CONVERT, tool_convert, 2, 2, "SRC DST",
      "write the file that the mount shows"},
     {"diff", NULL, DIFF, tool_diff, 2, 2, "A B",
      "metadata and tensors that differ, by name; exit 1 if any"},

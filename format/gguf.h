@@ -136,6 +136,10 @@ bool gguf_elem_i64(const struct gguf_key *k, uint64_t i, int64_t *v);
 bool gguf_elem_f64(const struct gguf_key *k, uint64_t i, double *v);
 bool gguf_elem_bool(const struct gguf_key *k, uint64_t i, bool *v);
 
+/* "u8", "str", "arr", ...; by name: -1 if unknown. */
+const char *gguf_type_name(enum gguf_type t);
+int gguf_type_parse(const char *s);
+
 /* Walks any array in order: start with *pos = 0; each call gives the next element as a key without
  * a name (nested arrays included) and returns true, or false at the end. */
 bool gguf_next_elem(const struct gguf_key *array, size_t *pos, struct gguf_key *elem);

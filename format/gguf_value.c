@@ -256,3 +256,22 @@ const struct gguf_str *gguf_index_twice(const struct gguf_str *const *index, siz
             return index[i];
     return NULL;
 }
+
+static const char *const type_names[] = {
+    [GGUF_U8] = "u8",      [GGUF_I8] = "i8",     [GGUF_U16] = "u16", [GGUF_I16] = "i16",
+    [GGUF_U32] = "u32",    [GGUF_I32] = "i32",   [GGUF_F32] = "f32", [GGUF_BOOL] = "bool",
+    [GGUF_STRING] = "str", [GGUF_ARRAY] = "arr", [GGUF_U64] = "u64", [GGUF_I64] = "i64",
+    [GGUF_F64] = "f64"};
+
+const char *gguf_type_name(enum gguf_type t)
+{
+    return type_names[t];
+}
+
+int gguf_type_parse(const char *s)
+{
+    for (int t = GGUF_U8; t <= GGUF_F64; t++)
+        if (strcmp(s, type_names[t]) == 0)
+            return t;
+    return -1;
+}

@@ -21,7 +21,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define VAPR_BUILDER 1 /* raised whenever the bytes of a head change */
+#define VAPR_BUILDER 2 /* raised whenever the bytes of a head change */
 #define VAPR_SHIFT   VPLAN_SHIFT
 
 enum vapr_profile {
