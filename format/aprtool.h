@@ -151,23 +151,4 @@ void progress_init(struct progress *p, const char *what);
 void progress_update(void *progress, uint64_t done, uint64_t total);
 void progress_end(struct progress *p);
 
-/* --- aprtool_readers.c: what the original readers make of a .apr ------------------------------- */
-
-#define TOOL_N_READER 6
-
-struct reader_verdict {
-    const char *name;  /* static */
-    char refused[160]; /* "" = it opens the file and the model in it */
-    char note[160];    /* what else it gets wrong; "" = nothing known */
-    char **wrong;      /* names of tensors whose bytes it takes for something else; owned */
-    size_t n_wrong, cap;
-    bool no_memory;
-};
-
-/* Fills v[0..TOOL_N_READER) for the file behind src, well-formed or not; a is the opened file, NULL
- * if our own reader refuses it with the message refused. */
-void readers_judge(struct reader_verdict *v, struct source *src, const struct apr *a,
-                   const char *refused);
-void readers_release(struct reader_verdict *v);
-
 #endif

@@ -1,5 +1,6 @@
 /* aprtool verify: is a file what it claims to be, as far as its bytes can tell? */
 #include "format/aprtool.h"
+#include "format/readers.h"
 
 #include "format/bytes.h"
 #include "format/crc32.h"
@@ -26,7 +27,7 @@ struct verdict {
     uint32_t *crc; /* per part, owned */
     int n_crc;
     uint64_t n_tensor;
-    struct reader_verdict reader[TOOL_N_READER];
+    struct reader_verdict reader[N_READER];
     bool judged;
 };
 
@@ -323,22 +324,31 @@ static void verify_file(const struct tool_options *opt, const char *path, struct
     tool_file_close(&f);
 }
 
+/* What one reader makes of the file, most serious first. */
+static const char *accepts(const struct reader_verdict *r)
+{
+    return reader_find(r, READER_REFUSES)    ? "no"
+           : reader_find(r, READER_WONT_RUN) ? "not run"
+                                             : "yes";
+}
+
 static int print_readers(const struct verdict *v, struct err *e)
 {
-    static const char *const head[] = {"READER", "ACCEPTS", "WRONG", "WHICH"};
+    static const char *const head[] = {"READER", "ACCEPTS", "WRONG", "RULE", "WHY"};
     struct table t;
-    table_init(&t, head, 4, 1 << 2);
-    for (int i = 0; i < TOOL_N_READER; i++) {
+    table_init(&t, head, 5, 1 << 2);
+    for (int i = 0; i < N_READER; i++) {
         const struct reader_verdict *r = &v->reader[i];
-        table_add(&t, "%s", r->name);
-        table_add(&t, "%s", r->refused[0] ? "no" : "yes");
-        table_add(&t, "%zu", r->n_wrong);
-        if (r->refused[0])
-            table_add(&t, "%s", r->refused);
-        else
-            table_add(&t, "%s%s%s%s%s%s", r->n_wrong ? r->wrong[0] : "", r->n_wrong > 1 ? ", " : "",
-                      r->n_wrong > 1 ? r->wrong[1] : "", r->n_wrong > 2 ? ", ..." : "",
-                      r->note[0] && r->n_wrong ? "; " : "", r->note);
+        for (size_t k = 0; k < r->n_found || k == 0; k++) {
+            table_add(&t, "%s", k ? "" : r->name);
+            table_add(&t, "%s", k ? "" : accepts(r));
+            if (k)
+                table_add(&t, "%s", "");
+            else
+                table_add(&t, "%zu", r->n_wrong);
+            table_add(&t, "%s", r->n_found ? r->found[k].rule->id : "");
+            table_add(&t, "%s", r->n_found ? r->found[k].why : "");
+        }
         t.failed |= r->no_memory;
     }
     return table_print(&t, e);
@@ -378,6 +388,39 @@ static void json_says(struct json_out *o, const char *key, const struct say *s)
     json_close(o, ']');
 }
 
+static void print_reader_json(struct json_out *o, const struct reader_verdict *r)
+{
+    json_open(o, '{');
+    json_key(o, "reader");
+    json_put_cstr(o, r->name);
+    json_key(o, "accepts");
+    json_put_bool(o, !reader_find(r, READER_REFUSES));
+    json_key(o, "runs");
+    json_put_bool(o, !reader_find(r, READER_REFUSES) && !reader_find(r, READER_WONT_RUN));
+    json_key(o, "wrong");
+    json_open(o, '[');
+    for (size_t k = 0; k < r->n_wrong; k++)
+        json_put_cstr(o, r->wrong[k]);
+    json_close(o, ']');
+    json_key(o, "findings");
+    json_open(o, '[');
+    for (size_t k = 0; k < r->n_found; k++) {
+        const struct reader_finding *f = &r->found[k];
+        json_open(o, '{');
+        json_key(o, "rule");
+        json_put_cstr(o, f->rule->id);
+        json_key(o, "effect");
+        json_put_cstr(o, reader_effect_name(f->rule->effect));
+        json_key(o, "why");
+        json_put_cstr(o, f->why);
+        json_key(o, "source");
+        json_put_cstr(o, f->rule->source);
+        json_close(o, '}');
+    }
+    json_close(o, ']');
+    json_close(o, '}');
+}
+
 static void print_json(struct json_out *o, const char *path, const struct verdict *v)
 {
     json_open(o, '{');
@@ -401,24 +444,8 @@ static void print_json(struct json_out *o, const char *path, const struct verdic
     if (v->judged) {
         json_key(o, "readers");
         json_open(o, '[');
-        for (int i = 0; i < TOOL_N_READER; i++) {
-            const struct reader_verdict *r = &v->reader[i];
-            json_open(o, '{');
-            json_key(o, "reader");
-            json_put_cstr(o, r->name);
-            json_key(o, "accepts");
-            json_put_bool(o, !r->refused[0]);
-            json_key(o, "reason");
-            json_put_cstr(o, r->refused);
-            json_key(o, "note");
-            json_put_cstr(o, r->note);
-            json_key(o, "wrong");
-            json_open(o, '[');
-            for (size_t k = 0; k < r->n_wrong; k++)
-                json_put_cstr(o, r->wrong[k]);
-            json_close(o, ']');
-            json_close(o, '}');
-        }
+        for (int i = 0; i < N_READER; i++)
+            print_reader_json(o, &v->reader[i]);
         json_close(o, ']');
     }
     json_close(o, '}');

@@ -4,6 +4,7 @@
 #include "format/apr_read.h"
 #include "format/bytes.h"
 #include "format/crc32.h"
+#include "format/readers.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -53,6 +54,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             if (apr_meta_read(apr_meta(a), &c, &e) == 0)
                 arch_config_release(&c);
         }
+        struct reader_verdict v[N_READER];
+        readers_judge(v, s, a, e.msg);
+        check((reader_find(&v[READER_APRD], READER_REFUSES) == NULL) == (rc == 0));
+        readers_release(v);
     }
     apr_close(a);
     source_close(s);
