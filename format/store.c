@@ -34,6 +34,11 @@ static const struct layout *layout_row(enum store_kind kind)
     return NULL;
 }
 
+const char *store_suffix(const struct store_options *opt)
+{
+    return opt->view == STORE_VIEW_GGUF ? ".gguf" : ".apr";
+}
+
 const char *store_kind_name(enum store_kind k)
 {
     for (size_t i = 0; i < N_LAYOUT; i++)
@@ -375,8 +380,8 @@ static int settle_names(struct store *s, struct err *e)
             copy_str(&en->stem, claim[k].stem))
             rc = err_set(e, -ENOMEM, "no memory to name an entry");
         char path[3 * NAME_SIZE + 8];
-        snprintf(path, sizeof path, "%s/%s/%s.apr", claim[k].publisher, claim[k].model,
-                 claim[k].stem);
+        snprintf(path, sizeof path, "%s/%s/%s%s", claim[k].publisher, claim[k].model, claim[k].stem,
+                 store_suffix(&s->opt));
         en->shown_ino = name_inode(path, en->head_sha256);
         k++;
     }
@@ -423,9 +428,9 @@ static int cmp_problem(const void *pa, const void *pb)
 static bool same_options(const struct store_options *a, const struct store_options *b)
 {
     return a->kind == b->kind && a->resolve == b->resolve && a->plan == b->plan &&
-           a->chat_hint == b->chat_hint && a->all_revisions == b->all_revisions &&
-           a->vapr.profile == b->vapr.profile && a->vapr.footer == b->vapr.footer &&
-           a->vapr.values == b->vapr.values;
+           a->view == b->view && a->chat_hint == b->chat_hint &&
+           a->all_revisions == b->all_revisions && a->vapr.profile == b->vapr.profile &&
+           a->vapr.footer == b->vapr.footer && a->vapr.values == b->vapr.values;
 }
 
 static int cmp_text(const void *a, const void *b)
@@ -528,6 +533,12 @@ static int find_layout(const struct layout **out, struct store *s, int *fd, cons
                        struct err *e)
 {
     enum store_kind kind = s->opt.kind;
+    if (s->opt.view == STORE_VIEW_GGUF) { /* no program keeps .apr files in a layout of its own */
+        if (kind != STORE_AUTO && kind != STORE_PLAIN)
+            return err_set(e, -EINVAL, "as=gguf shows .apr files of plain folders, not of store=%s",
+                           store_kind_name(kind));
+        kind = STORE_PLAIN;
+    }
     const struct layout *l = kind == STORE_AUTO ? NULL : layout_row(kind);
     *out = NULL;
     if (kind != STORE_AUTO && !l)

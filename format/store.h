@@ -3,7 +3,7 @@
  *
  * A scan is a pure function of the directory's state and the options: no threads, no watching, no
  * order of readdir. Every file is opened O_RDONLY|O_NONBLOCK|O_NOCTTY|O_CLOEXEC and must be regular
- * with the magic "GGUF". What cannot be served is an entry or a problem with an errno and a
+ * with the magic "GGUF" (options.view: of .apr). What cannot be served is an entry or a problem with an errno and a
  * sentence. One layout = one file store_<layout>.c and one row in store.c's table. */
 #ifndef APRFS_FORMAT_STORE_H
 #define APRFS_FORMAT_STORE_H
@@ -13,6 +13,7 @@
 #include "format/name.h"
 #include "format/source.h"
 #include "format/vapr.h"
+#include "format/vgguf.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -35,12 +36,18 @@ enum store_role {
     STORE_ADAPTER,
     STORE_VOCAB,
     STORE_IMATRIX,
-    STORE_UNSUPPORTED, /* GGUF, but refused or unreadable: see rc and why */
+    STORE_UNSUPPORTED, /* a model file, but refused or unreadable: see rc and why */
 };
 
 enum store_resolve {
     STORE_RESOLVE_ANY,     /* links to files are followed wherever they lead */
     STORE_RESOLVE_BENEATH, /* a link that leaves the root is a problem (EXDEV) */
+};
+
+/* What the tree shows of a store. */
+enum store_view {
+    STORE_VIEW_APR,  /* each GGUF as a .apr */
+    STORE_VIEW_GGUF, /* each .apr of a plain folder as a .gguf: vgguf.h */
 };
 
 /* How a file of a store is opened; a part keeps the rule it was found by. */
@@ -55,6 +62,7 @@ enum store_how {
 struct store_options {
     enum store_kind kind;
     enum store_resolve resolve;
+    enum store_view view;
     struct vapr_options vapr; /* decides sizes, and what a profile refuses */
     bool plan;          /* true (the mount): plan every model once, so that size is known and a
                      * refusal is an entry's rc; false (listing): headers only, size 0 */
@@ -142,7 +150,8 @@ void store_free(struct store *s);
  * differ: dir. */
 bool store_equal(const struct store *a, const struct store *b);
 
-const char *store_kind_name(enum store_kind k); /* "plain" */
+const char *store_suffix(const struct store_options *opt); /* of a model's file: ".apr", ".gguf" */
+const char *store_kind_name(enum store_kind k);            /* "plain" */
 bool store_kind_parse(const char *s, enum store_kind *k);
 const char *store_role_name(enum store_role r); /* "model", "projector", ... */
 
@@ -155,9 +164,11 @@ int store_part_open(struct source **out, const struct store *s, const struct sto
 struct store_plan {
     struct source **part;
     int n_part;
-    struct gguf *gguf;
-    struct vapr *vapr;
-    const struct vplan *plan; /* of the file that is shown: vapr's */
+    struct gguf *gguf; /* with apr: vgguf's */
+    struct vapr *vapr; /* NULL in the view of .apr files as .gguf, which has these: */
+    struct apr *apr;
+    struct vgguf *vgguf;
+    const struct vplan *plan; /* of the file that is shown: vapr's or vgguf's */
 };
 
 /* Opens every part, parses, plans with s->opt.vapr, and checks that no part changed meanwhile

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <unistd.h>
 
 /* A refusal of the file: kept in the entry, which stays in the list. */
@@ -114,6 +115,17 @@ static int head_digest(const struct gguf *g, uint8_t out[NAME_ID_SIZE])
     return ok ? 0 : -ENOMEM;
 }
 
+/* The candidate's file name as that of a GGUF, malloc'ed: names are cleaned by its rules. */
+static char *gguf_name(const char *file, const struct store_options *opt)
+{
+    size_t n = strlen(file);
+    char *s = NULL;
+    bool apr = n > 4 && strcasecmp(file + n - 4, ".apr") == 0;
+    if (opt->view == STORE_VIEW_APR || !apr)
+        return strdup(file);
+    return asprintf(&s, "%.*s.gguf", (int)(n - 4), file) < 0 ? NULL : s;
+}
+
 /* The stem it wishes for. */
 static int wish(struct store_entry *en, const struct store_cand *c, const struct gguf *g,
                 const struct store_options *opt)
@@ -127,8 +139,11 @@ static int wish(struct store_entry *en, const struct store_cand *c, const struct
         if (!(t[i] = key_text(g, key[i])))
             rc = -ENOMEM;
     const char *slash = strrchr(c->dir, '/');
+    char *file = c->file ? gguf_name(c->file, opt) : NULL;
+    if (c->file && !file)
+        rc = -ENOMEM;
     struct name_facts f = {
-        .file = c->file,
+        .file = file,
         .basename = t[0],
         .size_label = t[1],
         .finetune = t[2],
@@ -155,6 +170,7 @@ static int wish(struct store_entry *en, const struct store_cand *c, const struct
     }
     for (int i = 0; i < N; i++)
         free(t[i]);
+    free(file);
     return rc;
 }
 
@@ -246,6 +262,24 @@ static int examine_gguf(struct store *s, struct store_entry *en, const struct st
     return en->role == STORE_MODEL ? model_facts(s, en, g) : 0;
 }
 
+/* A .apr that is shown as a .gguf: whatever it holds, it is a file of its own there, without siblings.
+ * What had to be derived is said where people look for problems. */
+static int examine_apr(struct store *s, struct store_entry *en, const struct store_cand *c,
+                       const struct vgguf *v)
+{
+    en->role = STORE_MODEL;
+    en->size = s->opt.plan ? vgguf_plan(v)->size : 0;
+    for (size_t i = 0; i < vgguf_n_note(v); i++) {
+        char *text = NULL;
+        if (asprintf(&text, "%s%s%s", i ? en->warning : "derived: ", i ? "; " : "",
+                     vgguf_note(v, i)) < 0)
+            return -ENOMEM;
+        free(en->warning);
+        en->warning = text;
+    }
+    return facts(en, c, vgguf_gguf(v), &s->opt);
+}
+
 /* Something failed or not: if a part changed meanwhile, that is the reason, and it is no verdict.
  */
 static int check_parts(struct store_entry *en, struct source *const *part, int n)
@@ -263,14 +297,19 @@ int store_examine(struct store *s, struct store_entry *en, const struct store_ca
 {
     struct err why = {0};
     struct gguf *g = NULL;
+    struct apr *a = NULL;
+    struct vgguf *v = NULL;
+    bool reverse = s->opt.view == STORE_VIEW_GGUF;
     struct source **part = calloc((size_t)en->n_part + 1, sizeof(struct source *));
     if (!part)
         return err_set(e, -ENOMEM, "no memory for %d parts", en->n_part);
     int n = 0, rc = 0, bad = 0;
     while (n < en->n_part && (bad = store_part_open(&part[n], s, &en->part[n], &why)) == 0)
         n++;
+    if (bad == 0 && reverse)
+        bad = apr_open(&a, part[0], &why);
     if (bad == 0)
-        bad = gguf_open(&g, part, n, &why);
+        bad = reverse ? vgguf_new(&v, a, &why) : gguf_open(&g, part, n, &why);
     if (bad == -ESTALE)
         rc = refuse(en, -EAGAIN, "changed while it was read: still being written");
     else if (store_starved(bad))
@@ -278,10 +317,12 @@ int store_examine(struct store *s, struct store_entry *en, const struct store_ca
     else if (bad < 0)
         rc = refuse(en, bad, why.msg);
     else
-        rc = examine_gguf(s, en, c, g);
+        rc = reverse ? examine_apr(s, en, c, v) : examine_gguf(s, en, c, g);
     if (rc == 0)
         rc = check_parts(en, part, n);
     gguf_close(g);
+    vgguf_free(v);
+    apr_close(a);
     for (int i = 0; i < n; i++)
         source_close(part[i]);
     free(part);

@@ -48,6 +48,15 @@ bool store_named_gguf(const char *name)
     return n >= 5 && strncasecmp(name + n - 5, ".gguf", 5) == 0;
 }
 
+bool store_named_model(const struct store_build *b, const char *name)
+{
+    if (b->opt->view == STORE_VIEW_APR)
+        return store_named_gguf(name);
+    const char *suffix = partial_suffix(name);
+    size_t n = strlen(name) - (suffix ? strlen(suffix) : 0);
+    return n >= 4 && strncasecmp(name + n - 4, ".apr", 4) == 0;
+}
+
 static int cmp_name(const void *a, const void *b)
 {
     return strcmp(*(char *const *)a, *(char *const *)b);
@@ -91,15 +100,15 @@ int store_folder_add(struct store_folder *d, const char *name, const struct sour
 }
 
 /* What a file that is named like a model holds instead of one. */
-static void no_magic_text(char *dst, size_t cap, const uint8_t *head, ssize_t n)
+static void no_magic_text(char *dst, size_t cap, const uint8_t *head, ssize_t n, bool apr)
 {
     if (n >= 4 && !memcmp(head, "vers", 4))
         snprintf(dst, cap, "a Git LFS pointer, not the file itself: run 'git lfs pull'");
     else if (n >= 4)
-        snprintf(dst, cap, "no GGUF file: begins with bytes %02x %02x %02x %02x, expected \"GGUF\"",
-                 head[0], head[1], head[2], head[3]);
+        snprintf(dst, cap, "no %s file: begins with bytes %02x %02x %02x %02x, expected \"%s\"",
+                 apr ? "APR" : "GGUF", head[0], head[1], head[2], head[3], apr ? "APR" : "GGUF");
     else
-        snprintf(dst, cap, "needs at least 24 bytes, has %zd", n);
+        snprintf(dst, cap, "needs at least %d bytes, has %zd", apr ? 64 : 24, n);
 }
 
 /* An opened file, size known: is it ours, and is it whole? */
@@ -112,8 +121,10 @@ static int look_at(struct store_folder *d, const char *name, int fd, const struc
         n = pread(fd, head, sizeof head, 0);
     while (n < 0 && errno == EINTR);
     int rc = n < 0 ? -errno : 0;
-    bool magic = n == 4 && !memcmp(head, "GGUF", 4);
-    if (rc == 0 && !magic && !store_named_gguf(name))
+    bool apr =
+        d->b->opt->view == STORE_VIEW_GGUF; /* APR1, APRN too: the reader says what they are */
+    bool magic = n == 4 && (apr ? !memcmp(head, "APR", 3) : !memcmp(head, "GGUF", 4));
+    if (rc == 0 && !magic && !store_named_model(d->b, name))
         return 0; /* someone else's file */
     char *aria = NULL;
     if (asprintf(&aria, "%s.aria2", name) < 0)
@@ -125,7 +136,7 @@ static int look_at(struct store_folder *d, const char *name, int fd, const struc
         snprintf(why, sizeof why, "download in progress");
     } else if (!magic) {
         rc = n < 4 ? -EAGAIN : -EUCLEAN;
-        no_magic_text(why, sizeof why, head, n);
+        no_magic_text(why, sizeof why, head, n, apr);
     }
     free(aria);
     return store_folder_add(d, name, id, rc, why);
@@ -156,7 +167,7 @@ int store_folder_look(struct store_folder *d, const char *name)
         return store_folder_problem(d, name, -ELOOP, why.msg);
     /* Unreadable or out of reach is told of any file, for any may be a model; the rest only of what
      * is named so. */
-    if (store_named_gguf(name))
+    if (store_named_model(d->b, name))
         return store_folder_add(d, name, &id, fd, why.msg);
     return fd == -EACCES || fd == -EPERM || fd == -EXDEV
                ? store_folder_problem(d, name, fd, why.msg)

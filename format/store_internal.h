@@ -117,8 +117,9 @@ int store_folder_problem(const struct store_folder *d, const char *name, int rc,
 /* Candidates from the files: shards by prefix and count, the rest one by one. namer may be NULL. */
 int store_folder_group(struct store_folder *d, store_namer *namer, const void *arg);
 
-/* Does the name say that it is a model, so that saying nothing about it would hide something? */
+/* Does the name say that it is a model of that view, so that saying nothing about it would hide something? */
 bool store_named_gguf(const char *name);
+bool store_named_model(const struct store_build *b, const char *name);
 char *store_join(const char *rel, const char *name); /* malloc'ed "rel/name", or name below "" */
 
 /* Is there a name in the root that fits? For detect(); false where it cannot be read. */

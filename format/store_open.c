@@ -247,6 +247,28 @@ int store_part_open(struct source **out, const struct store *s, const struct sto
     return source_from_fd(out, fd, p->path, e);
 }
 
+static int plan_apr(struct store_plan *p, const struct store *s, struct err *e)
+{
+    int rc = gguf_open(&p->gguf, p->part, p->n_part, e);
+    if (rc == 0)
+        rc = vapr_new(&p->vapr, p->gguf, &s->opt.vapr, e);
+    if (rc == 0)
+        p->plan = vapr_plan(p->vapr);
+    return rc;
+}
+
+static int plan_gguf(struct store_plan *p, struct err *e)
+{
+    int rc = apr_open(&p->apr, p->part[0], e);
+    if (rc == 0)
+        rc = vgguf_new(&p->vgguf, p->apr, e);
+    if (rc < 0)
+        return rc;
+    p->gguf = (struct gguf *)(uintptr_t)vgguf_gguf(p->vgguf);
+    p->plan = vgguf_plan(p->vgguf);
+    return 0;
+}
+
 static int plan_fill(struct store_plan *p, const struct store *s, const struct store_entry *en,
                      struct err *e)
 {
@@ -258,17 +280,13 @@ static int plan_fill(struct store_plan *p, const struct store *s, const struct s
         if (rc < 0)
             return rc;
     }
-    int rc = gguf_open(&p->gguf, p->part, p->n_part, e);
-    if (rc == 0)
-        rc = vapr_new(&p->vapr, p->gguf, &s->opt.vapr, e);
+    int rc = s->opt.view == STORE_VIEW_GGUF ? plan_gguf(p, e) : plan_apr(p, s, e);
     /* A file that moved under the parser may look like anything: say what really happened. */
     for (int i = 0; i < p->n_part; i++) {
         int moved = source_check(p->part[i], e);
         if (moved < 0)
             return moved;
     }
-    if (rc == 0)
-        p->plan = vapr_plan(p->vapr);
     if (rc == 0 && en->size && p->plan->size != en->size)
         rc = err_set(e, -EIO, "%s: planned at %" PRIu64 " bytes, the scan said %" PRIu64,
                      en->part[0].path, p->plan->size, en->size);
@@ -296,7 +314,10 @@ void store_plan_close(struct store_plan *p)
     if (!p)
         return;
     vapr_free(p->vapr);
-    gguf_close(p->gguf);
+    if (!p->vgguf)
+        gguf_close(p->gguf);
+    vgguf_free(p->vgguf);
+    apr_close(p->apr);
     for (int i = 0; i < p->n_part; i++)
         source_close(p->part[i]);
     free(p->part);

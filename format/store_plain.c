@@ -33,7 +33,7 @@ static int visit_link(struct store_folder *d, const char *name)
         return store_folder_look(d, name);
     if (fstatat(d->fd, name, &st, 0) < 0) {
         int rc = -errno;
-        if (!store_named_gguf(name))
+        if (!store_named_model(d->b, name))
             return 0;
         char why[ERR_MSG_MAX];
         snprintf(why, sizeof why, "a link whose target %s",
@@ -58,8 +58,9 @@ int store_plain_visit(struct store_folder *d, const char *name)
     if (S_ISREG(st.st_mode))
         return store_folder_look(d, name);
     /* Not opened at all: opening a device may do things. */
-    return store_named_gguf(name) ? store_folder_problem(d, name, -EINVAL, "not a regular file")
-                                  : 0;
+    return store_named_model(d->b, name)
+               ? store_folder_problem(d, name, -EINVAL, "not a regular file")
+               : 0;
 }
 
 /* Takes fd. Fails only without memory; everything else is a problem line. */

@@ -175,7 +175,8 @@ static void x_n_ctx_train(struct text *t, const struct view *v)
 
 static void x_profile(struct text *t, const struct view *v)
 {
-    put(t, "%s", vapr_profile_name(v->s->opt.vapr.profile));
+    if (v->s->opt.view == STORE_VIEW_APR)
+        put(t, "%s", vapr_profile_name(v->s->opt.vapr.profile));
 }
 
 static void x_layout(struct text *t, const struct view *v)
@@ -316,14 +317,15 @@ static void index_parts(struct json_out *o, const struct store_entry *en)
     json_close(o, ']');
 }
 
-static void index_entry(struct json_out *o, const char *top, const struct store_entry *en)
+static void index_entry(struct json_out *o, const char *top, const struct store *s,
+                        const struct store_entry *en)
 {
     char path[4 * NAME_SIZE + 32];
     json_open(o, '{');
     json_key(o, "path");
     bool shown = en->rc == 0 && (en->role == STORE_MODEL || en->role == STORE_PROJECTOR);
-    snprintf(path, sizeof path, "%s%s%s/%s/%s.%s", top, *top ? "/" : "", en->publisher, en->model,
-             en->stem, en->role == STORE_MODEL ? "apr" : "gguf");
+    snprintf(path, sizeof path, "%s%s%s/%s/%s%s", top, *top ? "/" : "", en->publisher, en->model,
+             en->stem, en->role == STORE_MODEL ? store_suffix(&s->opt) : ".gguf");
     if (shown)
         json_put_cstr(o, path);
     else
@@ -366,7 +368,7 @@ int store_text_index(const struct store_set *set, uint64_t generation, char **ou
     json_open(&o, '[');
     for (size_t i = 0; i < set->n; i++)
         for (size_t k = 0; k < set->store[i]->n_entry; k++)
-            index_entry(&o, store_set_top(set, i), &set->store[i]->entry[k]);
+            index_entry(&o, store_set_top(set, i), set->store[i], &set->store[i]->entry[k]);
     json_close(&o, ']');
     json_close(&o, '}');
     struct text t = {.rc = o.rc};

@@ -171,16 +171,19 @@ static int status(struct fs *fs, char **out, size_t *len, struct err *e)
     struct tree *t = nodes_tree(fs->nodes);
     char *stores = NULL;
     size_t n_stores = 0;
+    char view[80] = "as gguf";
+    if (fs->opt.store.view == STORE_VIEW_APR)
+        snprintf(view, sizeof view, "profile %s, values %s, footer none",
+                 vapr_profile_name(fs->opt.store.vapr.profile),
+                 fs->opt.store.vapr.values == VAPR_VALUES_COMPAT ? "compat" : "reference");
     int rc = stores_text(t->scan->set, &stores, &n_stores, e);
     if (rc == 0)
         rc = text_printf(out, len, e,
-                         "aprfs %s, pid %ld\n%s\n%sprofile %s, values %s, footer none\n"
+                         "aprfs %s, pid %ld\n%s\n%s%s\n"
                          "models %zu, generation %" PRIu64 "\nthreads %u\nwatching: %s%s\ntier %s\n"
                          "%s\nlog lines lost: %" PRIu64 "\n",
-                         APRFS_VERSION, (long)getpid(), fuse, stores,
-                         vapr_profile_name(fs->opt.store.vapr.profile),
-                         fs->opt.store.vapr.values == VAPR_VALUES_COMPAT ? "compat" : "reference",
-                         t->n_model, t->generation, fs->opt.single ? 1 : compat_n_threads(),
+                         APRFS_VERSION, (long)getpid(), fuse, stores, view, t->n_model,
+                         t->generation, fs->opt.single ? 1 : compat_n_threads(),
                          w.inotify ? "inotify" : "by ttl, ", w.inotify ? "" : w.why_not, TIER,
                          fs->sandbox.text, log_n_lost());
     free(stores);

@@ -10,7 +10,8 @@
 #include <unistd.h>
 
 enum option_id {
-    OPT_PROFILE = 256,
+    OPT_AS = 256,
+    OPT_PROFILE,
     OPT_FOOTER,
     OPT_VALUES,
     OPT_STORE,
@@ -45,6 +46,8 @@ struct option_row {
 };
 
 static const struct option_row table[] = {
+    {"as", "apr|gguf", OPT_AS, "apr: show .gguf files as .apr; gguf: a folder of .apr as .gguf",
+     false},
     {"profile", "engine|native|strict", OPT_PROFILE,
      "engine: what the Rust engine reads right; native:\n"
      "every type as it is; strict: what all readers take",
@@ -136,6 +139,10 @@ static int apply_layout(struct options *o, const struct option_row *r, const cha
 {
     int rc = 0;
     switch (r->id) {
+    case OPT_AS:
+        rc = WORD("apr", "gguf");
+        o->store.view = rc == 1 ? STORE_VIEW_GGUF : STORE_VIEW_APR;
+        break;
     case OPT_PROFILE:
         return vapr_profile_parse(v, &o->store.vapr.profile) ? 0 : bad_value(r, v, e);
     case OPT_FOOTER:

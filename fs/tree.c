@@ -231,7 +231,7 @@ static void add_model(struct builder *b, size_t i, bool first)
     char dir[MAX_PATH], name[300], path[MAX_PATH + 300];
     uint8_t gen[32];
     dir_of(b, en, dir);
-    snprintf(name, sizeof name, "%s.apr", en->stem);
+    snprintf(name, sizeof name, "%s%s", en->stem, store_suffix(&b->store->opt));
     snprintf(path, sizeof path, "%s/%s", dir, name);
     vfile_generation(gen, b->store, en);
     struct vfile *vf = living_vfile(b, path, gen);
@@ -251,8 +251,10 @@ static void add_model(struct builder *b, size_t i, bool first)
     struct wish file = w;
     file.mode |= S_IFREG;
     tree_add(b, dir, name, &file);
-    add_links(b, en, dir, w);
-    add_siblings(b, en, dir, w, first);
+    if (b->store->opt.view == STORE_VIEW_APR) {
+        add_links(b, en, dir, w);
+        add_siblings(b, en, dir, w, first);
+    }
     add_extents(b, en, w);
     b->tree->n_model++;
     vfile_put(vf);

@@ -92,8 +92,8 @@ void vfile_generation(uint8_t gen[32], const struct store *s, const struct store
     EVP_MD_CTX *c = EVP_MD_CTX_new();
     if (!c || EVP_DigestInit_ex(c, EVP_sha256(), NULL) != 1)
         abort();
-    const uint64_t opt[4] = {VAPR_BUILDER, s->opt.vapr.profile, s->opt.vapr.footer,
-                             s->opt.vapr.values};
+    const uint64_t opt[6] = {VAPR_BUILDER,        VGGUF_BUILDER,      s->opt.view,
+                             s->opt.vapr.profile, s->opt.vapr.footer, s->opt.vapr.values};
     EVP_DigestUpdate(c, opt, sizeof opt);
     EVP_DigestUpdate(c, en->head_sha256, sizeof en->head_sha256);
     for (int i = 0; i < en->n_part; i++) {
@@ -214,9 +214,10 @@ char *vfile_path(struct vfile *vf)
     struct scan *s = scan_get(vf->scan);
     const struct store_entry *en = &s->set->store[vf->store]->entry[vf->entry];
     const char *top = store_set_top(s->set, vf->store);
+    const char *suffix = store_suffix(&s->set->store[vf->store]->opt);
     pthread_mutex_unlock(&vf->mu);
-    int n = asprintf(&path, "%s%s%s/%s/%s.apr", top, *top ? "/" : "", en->publisher, en->model,
-                     en->stem);
+    int n = asprintf(&path, "%s%s%s/%s/%s%s", top, *top ? "/" : "", en->publisher, en->model,
+                     en->stem, suffix);
     scan_put(s);
     return n < 0 ? NULL : path;
 }
