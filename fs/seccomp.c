@@ -41,6 +41,7 @@ int seccomp_enter_broker(void)
 #include <sys/prctl.h>
 #include <termios.h>
 #include <ucontext.h>
+#include <unistd.h>
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define SANITIZED 1
@@ -50,18 +51,40 @@ int seccomp_enter_broker(void)
 
 /* Serves both: what libc, threads and the end of a process take. */
 static const char *const common[] = {
-    "brk",           "munmap",          "mremap",
-    "madvise",       "futex",           "futex_time64",
-    "exit",          "exit_group",      "rt_sigreturn",
-    "sigreturn",     "restart_syscall", "read",
-    "write",         "close",           "fstat",
-    "fstat64",       "newfstatat",      "fstatat64",
-    "statx",         "lseek",           "_llseek",
-    "getpid",        "gettid",          "getppid",
-    "clock_gettime", "clock_gettime64", "gettimeofday",
-    "time",          "getrandom",       "tgkill",
-    "rt_sigaction",  "rt_sigprocmask",  "set_robust_list",
-    "rseq",          "sched_yield",
+    "brk",
+    "munmap",
+    "mremap",
+    "madvise",
+    "futex",
+    "futex_time64",
+    "exit",
+    "exit_group",
+    "rt_sigreturn",
+    "sigreturn",
+    "restart_syscall",
+    "read",
+    "write",
+    "close",
+    "fstat",
+    "fstat64",
+    "newfstatat",
+    "fstatat64",
+    "statx",
+    "lseek",
+    "_llseek",
+    "getpid",
+    "gettid",
+    "getppid",
+    "clock_gettime",
+    "clock_gettime64",
+    "gettimeofday",
+    "time",
+    "getrandom",
+    "rt_sigaction",
+    "rt_sigprocmask",
+    "set_robust_list",
+    "rseq",
+    "sched_yield",
 };
 
 static const char *const daemon_only[] = {
@@ -185,9 +208,10 @@ static const char *const daemon_only[] = {
 
 #if SANITIZED /* reports, and the search for leaks, which stops all threads from a process of its own */
 static const char *const sanitizer[] = {
-    "clone",   "ptrace",           "kill",       "tkill",       "mprotect",  "mmap",
-    "prctl",   "arch_prctl",       "socketpair", "personality", "setrlimit", "prlimit64",
-    "getpgrp", "process_vm_readv", "getsid",
+    "clone",       "ptrace",    "kill",      "tkill",      "tgkill",
+    "mprotect",    "mmap",      "prctl",     "arch_prctl", "socketpair",
+    "personality", "setrlimit", "prlimit64", "getpgrp",    "process_vm_readv",
+    "getsid",
 };
 #endif
 
@@ -236,6 +260,13 @@ static int allow(scmp_filter_ctx c, const char *const *name, size_t n, int *coun
     }
     return 0;
 }
+/* Signals to its own threads (abort, pthread_cancel), not to others of its user. */
+static int allow_own_signals(scmp_filter_ctx c)
+{
+    return seccomp_rule_add(c, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 1,
+                            SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid()));
+}
+
 #define ALLOW(c, list, count) allow(c, list, sizeof list / sizeof *list, count)
 
 /* Those that are right with some arguments only. */
@@ -244,7 +275,7 @@ static int allow_some(scmp_filter_ctx c, int *count)
     const uint64_t cmd[] = {FICLONERANGE, FICLONE, 0x8004e500 /* FUSE_DEV_IOC_CLONE */, TCGETS,
                             FIONREAD};
     const uint32_t ok = SCMP_ACT_ALLOW;
-    int rc = 0;
+    int rc = allow_own_signals(c);
     for (size_t i = 0; rc == 0 && i < sizeof cmd / sizeof *cmd; i++)
         rc = seccomp_rule_add(c, ok, SCMP_SYS(ioctl), 1, SCMP_A1(SCMP_CMP_EQ, cmd[i]));
     /* Memory that can be executed is what is mapped already. */
@@ -259,7 +290,7 @@ static int allow_some(scmp_filter_ctx c, int *count)
                               SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_THREAD, CLONE_THREAD));
     if (rc == 0)
         rc = seccomp_rule_add(c, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);
-    /* To whom the descriptor is connected, and to nobody else. */
+    /* Without an address. (sendmsg's lies in memory; it carries the descriptors for the broker.) */
     if (rc == 0)
         rc = seccomp_rule_add(c, ok, SCMP_SYS(sendto), 1, SCMP_A4(SCMP_CMP_EQ, 0));
     /* Limits are asked, not set. */
@@ -271,7 +302,7 @@ static int allow_some(scmp_filter_ctx c, int *count)
     if (rc == 0)
         rc =
             seccomp_rule_add(c, ok, SCMP_SYS(prctl), 1, SCMP_A0(SCMP_CMP_EQ, 0x53564d41 /* VMA */));
-    *count += 6;
+    *count += 7;
     return rc;
 }
 
@@ -289,6 +320,7 @@ int seccomp_enter(int *n)
     /* pthread_cancel, with which libfuse ends its threads, loads it; later that would be refused. */
     dlopen("libgcc_s.so.1", RTLD_NOW | RTLD_GLOBAL);
     *n = 0;
+    seccomp_attr_set(c, SCMP_FLTATR_API_SYSRAWRC, 1); /* the kernel's errno, not ECANCELED */
     seccomp_attr_set(c, SCMP_FLTATR_CTL_LOG, 1);
     seccomp_attr_set(c, SCMP_FLTATR_CTL_TSYNC, 1);
     seccomp_attr_set(c, SCMP_FLTATR_CTL_OPTIMIZE, 2); /* a tree: the list is long */
@@ -312,8 +344,8 @@ int seccomp_enter(int *n)
 int seccomp_enter_broker(void)
 {
     scmp_filter_ctx c = seccomp_init(SCMP_ACT_ERRNO(EPERM));
-    static const char *const own[] = {"recvmsg", "sendmsg", "sendto", "umount2",
-                                      "dup",     "fcntl",   "fcntl64"};
+    static const char *const own[] = {"recvmsg", "sendmsg", "sendto", "umount2", "dup",     "fcntl",
+                                      "fcntl64", "poll",    "ppoll",  "statfs",  "statfs64"};
     int n = 0, rc = c ? 0 : -ENOTSUP;
     if (rc < 0)
         return rc;
@@ -321,6 +353,8 @@ int seccomp_enter_broker(void)
     rc = ALLOW(c, common, &n);
     if (rc == 0)
         rc = ALLOW(c, own, &n);
+    if (rc == 0)
+        rc = allow_own_signals(c);
     const uint64_t cmd[] = {FUSE_DEV_IOC_BACKING_OPEN, FUSE_DEV_IOC_BACKING_CLOSE};
     for (size_t i = 0; rc == 0 && i < 2; i++)
         rc = seccomp_rule_add(c, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1, SCMP_A1(SCMP_CMP_EQ, cmd[i]));

@@ -7,10 +7,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <pthread.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -223,6 +226,40 @@ static int privileges_are_gone(void)
     return 0;
 }
 
+/* Signals to other processes of the same user, by the one call that its own threads need. */
+static int no_signals_to_others(void)
+{
+    enter(true);
+    STEP(syscall(SYS_tgkill, getpid(), (int)syscall(SYS_gettid), 0) == 0);
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+    STEP(refused(syscall(SYS_tgkill, getppid(), getppid(), 0)));
+#endif
+    return 0;
+}
+
+/* A kernel without seccomp: prctl(2) answers EINVAL, seccomp(2) ENOSYS. */
+static int goes_on_without_seccomp(void)
+{
+    struct sock_filter f[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_seccomp, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_prctl, 0, 3),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, PR_SET_SECCOMP, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EINVAL),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog p = {sizeof f / sizeof *f, f};
+    struct sandbox s = {.on = true, .read_anywhere = true};
+    struct err e;
+    STEP(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
+    STEP(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &p) == 0);
+    STEP(sandbox_enter(&s, &e) == 0);
+    STEP(strstr(s.text, "no seccomp in this kernel") && strstr(s.text, "no_new_privs"));
+    return 0;
+}
+
 static int a_refusal_is_logged_once(void)
 {
     int fd[2];
@@ -296,6 +333,20 @@ static void sandbox_drops_capabilities(void **state)
     in_child(privileges_are_gone);
 }
 
+static void sandbox_refuses_signals_to_others(void **state)
+{
+    (void)state;
+    NEEDS_SECCOMP();
+    in_child(no_signals_to_others);
+}
+
+static void sandbox_goes_on_where_the_kernel_has_no_seccomp(void **state)
+{
+    (void)state;
+    NEEDS_SECCOMP();
+    in_child(goes_on_without_seccomp);
+}
+
 static void sandbox_logs_a_refusal_once(void **state)
 {
     (void)state;
@@ -341,6 +392,8 @@ int main(void)
         cmocka_unit_test(sandbox_bounds_writing),
         cmocka_unit_test(sandbox_bounds_reading_where_links_may_not_lead_out),
         cmocka_unit_test(sandbox_drops_capabilities),
+        cmocka_unit_test(sandbox_refuses_signals_to_others),
+        cmocka_unit_test(sandbox_goes_on_where_the_kernel_has_no_seccomp),
         cmocka_unit_test(sandbox_logs_a_refusal_once),
         cmocka_unit_test(sandbox_off_is_said),
     };
