@@ -71,7 +71,7 @@ static int act(const struct broker_self *s, const struct broker_msg *m, const in
     case BROKER_BACKING_CLOSE:
         return m->value > 0 ? backing_close(s, m->value) : -EBADMSG;
     case BROKER_DETACH:
-        return m->value == 0 ? mount_detach(s->dir, s->dev, NULL) : -EBADMSG;
+        return m->value == 0 ? mount_detach(s->dir, s->dev, s->session_fd, NULL) : -EBADMSG;
     }
     return -EBADMSG;
 }
@@ -144,7 +144,7 @@ static void broker_main(struct broker_self s, pid_t parent)
         ;
     close(s.session_fd); /* the last one: who still waits for an answer gets ENOTCONN */
     if (s.auto_unmount)
-        mount_detach(s.dir, s.dev, NULL);
+        mount_detach(s.dir, s.dev, -1, NULL);
     _exit(0);
 }
 

@@ -100,10 +100,11 @@ static int wait_for_report(int fd, int code_if_dead)
 /* Out of the tree, if it still is in it; open files go on. */
 static int detach(struct daemon *d)
 {
-    int rc = d->fs.broker ? broker_detach(d->fs.broker) : mount_detach(d->dir, d->dev, NULL);
+    int rc = d->fs.broker ? broker_detach(d->fs.broker)
+                          : mount_detach(d->dir, d->dev, fuse_session_fd(d->fs.se), NULL);
     if (rc < 0)
         log_line(LOG_ERROR, "%s: cannot be unmounted: %s; run fusermount3 -uz %s", d->dir,
-                 strerror(-rc), d->dir);
+                 rc == -EBUSY ? "something else is mounted over it" : strerror(-rc), d->dir);
     return rc;
 }
 

@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stddef.h>
@@ -47,33 +48,86 @@ void mount_keep_list(void)
     kept_list = fopen("/proc/self/mountinfo", "re");
 }
 
-bool mount_at(const char *dir, dev_t *dev, char type[64])
+struct mount_line {
+    dev_t dev;
+    const char *path; /* in the line */
+    char type[64];
+};
+
+/* The next line of /proc/self/mountinfo that can be understood:
+ * id parent major:minor root mountpoint options [fields] - type source super-options */
+static bool next_line(FILE *f, char **line, size_t *cap, struct mount_line *m)
 {
-    FILE *f = kept_list ? kept_list : fopen("/proc/self/mountinfo", "re");
-    char *line = NULL;
-    size_t cap = 0;
-    bool found = false;
-    if (kept_list)
-        rewind(f);
-    while (f && getline(&line, &cap, f) > 0) {
+    while (f && getline(line, cap, f) > 0) {
         unsigned maj, min;
         int at = 0, end = 0;
-        /* id parent major:minor root mountpoint options [fields] - type source super-options */
-        if (sscanf(line, "%*d %*d %u:%u %*s %n%*s%n", &maj, &min, &at, &end) < 2 || end <= at)
+        if (sscanf(*line, "%*d %*d %u:%u %*s %n%*s%n", &maj, &min, &at, &end) < 2 || end <= at)
             continue;
-        char *sep = strstr(line + end, " - ");
-        line[end] = '\0';
-        unescape(line + at);
-        if (!sep || strcmp(line + at, dir) != 0)
+        char *sep = strstr(*line + end, " - ");
+        if (!sep)
             continue;
-        found = true; /* the last one is the topmost */
-        *dev = makedev(maj, min);
-        if (sscanf(sep + 3, "%63s", type) != 1)
-            type[0] = '\0';
+        (*line)[end] = '\0';
+        unescape(*line + at);
+        m->dev = makedev(maj, min);
+        m->path = *line + at;
+        if (sscanf(sep + 3, "%63s", m->type) != 1)
+            m->type[0] = '\0';
+        return true;
     }
+    return false;
+}
+
+static FILE *list_open(void)
+{
+    if (!kept_list)
+        return fopen("/proc/self/mountinfo", "re");
+    rewind(kept_list);
+    return kept_list;
+}
+
+static void list_close(FILE *f, char *line)
+{
     free(line);
     if (f && f != kept_list)
         fclose(f);
+}
+
+bool mount_at(const char *dir, dev_t *dev, char type[64])
+{
+    FILE *f = list_open();
+    char *line = NULL;
+    size_t cap = 0;
+    struct mount_line m;
+    bool found = false;
+    while (next_line(f, &line, &cap, &m)) {
+        if (strcmp(m.path, dir) != 0)
+            continue;
+        found = true; /* the last one is the topmost */
+        *dev = m.dev;
+        memcpy(type, m.type, sizeof m.type);
+    }
+    list_close(f, line);
+    return found;
+}
+
+/* Where the mount of dev is now: at dir, or where a folder above it was renamed to. 1; 0: nowhere;
+ * -EBUSY: something else is mounted over it. */
+static int find_mount(const char *dir, dev_t dev, char at[PATH_MAX])
+{
+    FILE *f = list_open();
+    char *line = NULL;
+    size_t cap = 0;
+    struct mount_line m;
+    int found = 0;
+    while (next_line(f, &line, &cap, &m)) {
+        if (m.dev != dev && found && strcmp(m.path, at) == 0)
+            found = -EBUSY;
+        if (m.dev != dev || (found && strcmp(m.path, dir) != 0) || strlen(m.path) >= PATH_MAX)
+            continue;
+        found = 1;
+        strcpy(at, m.path);
+    }
+    list_close(f, line);
     return found;
 }
 
@@ -90,8 +144,13 @@ static bool conf_allows_other(void)
     FILE *f = fopen("/etc/fuse.conf", "re");
     char line[256];
     bool yes = false;
-    while (f && fgets(line, sizeof line, f))
-        yes = yes || strcmp(line, "user_allow_other\n") == 0;
+    while (f && fgets(line, sizeof line, f)) {
+        char word[32],
+            more[2]; /* as fusermount3 reads it: blanks around it and a comment are fine */
+        line[strcspn(line, "#")] = '\0';
+        yes = yes ||
+              (sscanf(line, "%31s %1s", word, more) == 1 && strcmp(word, "user_allow_other") == 0);
+    }
     if (f)
         fclose(f);
     return yes;
@@ -138,7 +197,7 @@ static int clean_stale(const char *path, struct err *e)
         if (!mount_at(real, &dev, type) || strcmp(type, "fuse.aprfs") != 0 ||
             statfs(real, &sf) == 0 || errno != ENOTCONN)
             return 0;
-        rc = mount_detach(real, dev, e);
+        rc = mount_detach(real, dev, -1, e);
         if (rc == 0)
             log_line(LOG_NOTE, "%s: unmounted what a dead aprfs had left", path);
     }
@@ -209,6 +268,8 @@ int mount_check(const struct options *o, struct sources *src, char dir[PATH_MAX]
     if (o->allow_other && geteuid() != 0 && !conf_allows_other())
         return err_set(e, -EPERM,
                        "allow_other needs the line 'user_allow_other' in /etc/fuse.conf");
+    if (o->allow_root && geteuid() != 0 && !conf_allows_other())
+        return err_set(e, -EPERM, "allow_root needs the line 'user_allow_other' in /etc/fuse.conf");
     return 0;
 }
 
@@ -237,15 +298,33 @@ static int spawn_fusermount(const char *dir, struct err *e)
     return 0;
 }
 
-int mount_detach(const char *dir, dev_t dev, struct err *e)
+/* Is the session over, by umount or an abort? fd: its /dev/fuse, -1: closed. */
+static bool is_over(int fd)
 {
-    dev_t now;
-    char type[64];
-    if (!mount_at(dir, &now, type) || now != dev)
-        return 0; /* gone already, or somebody else's */
-    if (umount2(dir, MNT_DETACH | UMOUNT_NOFOLLOW) == 0)
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+    return fd < 0 || (poll(&p, 1, 0) > 0 && p.revents & POLLERR);
+}
+
+/* Does nobody answer there? Whatever the error is: a session that ends while it is asked has several. */
+static bool is_dead(const char *path)
+{
+    struct statfs sf;
+    return statfs(path, &sf) < 0;
+}
+
+int mount_detach(const char *dir, dev_t dev, int session_fd, struct err *e)
+{
+    char at[PATH_MAX];
+    int rc = find_mount(dir, dev, at);
+    if (rc < 0)
+        return err_set(e, rc, "%s: something else is mounted over it", dir);
+    /* The kernel gives the number of a mount that is gone to the next one. */
+    if (rc == 0 || (is_over(session_fd) && !is_dead(at)))
         return 0;
-    return spawn_fusermount(dir, e);
+    if (umount2(at, MNT_DETACH | UMOUNT_NOFOLLOW) == 0)
+        return 0;
+    return errno == EPERM ? spawn_fusermount(at, e)
+                          : err_set(e, -errno, "%s: umount: %s", at, strerror(errno));
 }
 
 static int notify_fd = -1;

@@ -22,8 +22,10 @@ bool mount_at(const char *dir, dev_t *dev, char type[64]);
 /* Keeps /proc/self/mountinfo open for mount_at: one who calls this may open nothing later. */
 void mount_keep_list(void);
 
-/* Takes the mount away from the tree, if it still is the one of dev; open files go on (lazy). */
-int mount_detach(const char *dir, dev_t dev, struct err *e);
+/* Takes the mount of dev away from the tree; open files go on (lazy). It is at dir, or where a folder above
+ * it was renamed to; gone already: 0. session_fd tells it from a later mount with its number: the
+ * session's /dev/fuse, -1 once that is closed. -EBUSY: something else is mounted over it. */
+int mount_detach(const char *dir, dev_t dev, int session_fd, struct err *e);
 
 /* Connects to $NOTIFY_SOCKET, if there is one; sends s ("READY=1\n...") there. */
 void mount_notify_open(void);

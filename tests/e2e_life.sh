@@ -364,6 +364,42 @@ t_unit() {
     [ -n "$SOURCE" ]
 }
 
+t_detaches_its_own() { # SIGTERM and the end take away this mount, wherever it is now, and no other
+    is_root
+    small_store "$T/store"
+    there() { awk -v m="$1" '$5 == m { n++ } END { exit !n }' /proc/self/mountinfo; }
+    local first
+    # Gone, and while the daemon has not come to see that, another one with the same device number.
+    start first "$T/store"
+    first=$PID
+    kill -STOP "$first"
+    python3 -c 'import ctypes, sys; sys.exit(ctypes.CDLL(None).umount2(sys.argv[1].encode(), 0))' "$M" # umount(8) asks
+    "$APRFS" "$T/store" "$M"
+    kill -CONT "$first"
+    wait "$first"
+    there "$M" || fail "the end of one mount took away the next"
+    ls "$M/local" >/dev/null
+    umount "$M"
+    # A folder above the mount point has another name now.
+    mkdir -p "$T/above/m"
+    "$APRFS" -f "$T/store" "$T/above/m" --ready-fd 9 9>"$T/ready" 2>"$T/above.log" &
+    PID=$!
+    until_true 10 test -s "$T/ready"
+    mv "$T/above" "$T/renamed"
+    kill -TERM "$PID"
+    wait "$PID"
+    there "$T/renamed/m" && fail "SIGTERM left the mount in a renamed folder"
+    # Another one over it stays, and the log says what is in the way.
+    start under "$T/store"
+    mount -t tmpfs none "$M"
+    kill -TERM "$PID"
+    wait "$PID"
+    grep -q 'cannot be unmounted: something else is mounted over it' "$T/under.daemon"
+    [ "$(findmnt -no FSTYPE "$M" | tail -n 1)" = tmpfs ] || fail "another mount is gone"
+    umount "$M"
+    umount -l "$M"
+}
+
 # --- what the daemon may do, and who it is ---------------------------------------------------
 
 status_of() { awk -v k="$2:" '$1 == k { print $2 }' "/proc/$1/status"; }
@@ -575,7 +611,10 @@ if ! grep -qx user_allow_other /etc/fuse.conf; then
     rc=0
     as "$APRFS" -o allow_other "$T/store" "$T/m" 2>"$T/err" || rc=$?
     [ $rc -eq 1 ] && grep "allow_other needs the line 'user_allow_other' in /etc/fuse.conf" "$T/err"
-    echo user_allow_other >"$T/fuse.conf"
+    rc=0
+    as "$APRFS" -o allow_root "$T/store" "$T/m" 2>"$T/err" || rc=$?
+    [ $rc -eq 1 ] && grep "allow_root needs the line 'user_allow_other' in /etc/fuse.conf" "$T/err"
+    printf '# some\n  user_allow_other\t # for the models\n' >"$T/fuse.conf" # fusermount3 takes it, too
     mount --bind "$T/fuse.conf" /etc/fuse.conf
 fi
 go -o allow_other "$T/store"
@@ -667,6 +706,7 @@ t_install() { # without the programs, which take a release build
 run life_everybody_is_told_when_it_works_and_ends t_ready_protocol
 run life_aborted_connection_ends_the_daemon t_abort 30
 run life_goes_on_and_ends_without_its_broker t_broker_lost 60
+run life_detaches_its_own_mount_and_no_other t_detaches_its_own
 run life_clean_stale_needs_no_hand t_clean_stale
 run life_auto_unmount_leaves_nothing t_auto_unmount 60
 run life_mount_program_and_its_bits t_mount_program
