@@ -1,7 +1,11 @@
-/* Versions: see compat.h. Built against libfuse 3.14 (Debian 12). */
+/* Versions: see compat.h. Built against libfuse 3.14 (Debian 12), or 3.17 and newer, which know
+ * passthrough and shared maps of direct opens themselves. */
 #define FUSE_USE_VERSION 312
 #include "fs/compat.h"
 
+#include "fs/fuse_kernel.h"
+
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <fuse_lowlevel.h>
@@ -9,9 +13,12 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/sysmacros.h>
 #include <sys/uio.h>
 #include <unistd.h>
+
+#define KNOWS_PASSTHROUGH (FUSE_VERSION >= FUSE_MAKE_VERSION(3, 17))
 
 #ifndef RWF_DONTCACHE
 #define RWF_DONTCACHE 0x00000080
@@ -85,21 +92,56 @@ static const struct {
 #endif
 };
 
+static atomic_uint attach_want, attach_granted;
+
+unsigned compat_granted(void)
+{
+    return atomic_load(&attach_granted);
+}
+
+static const char *const granted_name[] = {"", " direct_io_allow_mmap", " passthrough",
+                                           " direct_io_allow_mmap passthrough"};
+
+static void describe_granted(unsigned granted)
+{
+    pthread_mutex_lock(&described_mu);
+    size_t n = strlen(described);
+    snprintf(described + n, sizeof described - n, "%s", granted_name[granted & 3]);
+    pthread_mutex_unlock(&described_mu);
+    atomic_store(&attach_granted, granted);
+}
+
+/* Takes what libfuse wants by itself away: no splice (slower at 1 MiB, and a truncated source would
+ * end as a short success), no dropping of pages by a changed mtime. */
+static void want_nothing(struct fuse_conn_info *conn)
+{
+#if KNOWS_PASSTHROUGH
+    conn->want_ext = 0; /* conn->want unchanged: libfuse then takes this one */
+#else
+    conn->want = 0;
+#endif
+}
+
+static bool want_bit(struct fuse_conn_info *conn, unsigned bit)
+{
+#if KNOWS_PASSTHROUGH
+    return fuse_set_feature_flag(conn, bit);
+#else
+    conn->want |= conn->capable & bit;
+    return conn->capable & bit;
+#endif
+}
+
 void compat_negotiate(struct fuse_conn_info *conn)
 {
     char text[sizeof described];
     size_t n = (size_t)snprintf(text, sizeof text,
                                 "libfuse %s, kernel FUSE %u.%u, granted:", fuse_pkgversion(),
                                 conn->proto_major, conn->proto_minor);
-    /* Nothing that libfuse wants by itself: no splice (slower at 1 MiB, and a truncated source
-     * would end as a short success), no dropping of pages by a changed mtime. */
-    conn->want = 0;
+    want_nothing(conn);
     for (size_t i = 0; i < sizeof wanted / sizeof wanted[0]; i++)
-        if (conn->capable & wanted[i].bit) {
-            conn->want |= wanted[i].bit;
-            if (n < sizeof text)
-                n += (size_t)snprintf(text + n, sizeof text - n, " %s", wanted[i].name);
-        }
+        if (want_bit(conn, wanted[i].bit) && n < sizeof text)
+            n += (size_t)snprintf(text + n, sizeof text - n, " %s", wanted[i].name);
     conn->max_write = COMPAT_MAX_IO; /* libfuse derives the size of reads from it */
     conn->max_background = 64;
     conn->congestion_threshold = 48;
@@ -107,6 +149,140 @@ void compat_negotiate(struct fuse_conn_info *conn)
     pthread_mutex_lock(&described_mu);
     snprintf(described, sizeof described, "%s", text);
     pthread_mutex_unlock(&described_mu);
+#if KNOWS_PASSTHROUGH
+    unsigned want = atomic_load(&attach_want), granted = 0;
+    if (want & COMPAT_MMAP_DIRECT && want_bit(conn, FUSE_CAP_DIRECT_IO_ALLOW_MMAP))
+        granted |= COMPAT_MMAP_DIRECT;
+    if (want & COMPAT_PASSTHROUGH && want_bit(conn, FUSE_CAP_PASSTHROUGH)) {
+        granted |= COMPAT_PASSTHROUGH;
+        conn->max_backing_stack_depth = 1;
+    }
+    describe_granted(granted);
+#endif
+}
+
+/* --- INIT, as libfuse before 3.17 does not speak it --------------------------------------- */
+
+bool compat_offer_read(struct compat_offer *o, const void *msg, size_t len)
+{
+    struct fuse_kernel_in_header h;
+    struct fuse_kernel_init_in in;
+    if (len < sizeof h + sizeof in)
+        return false;
+    memcpy(&h, msg, sizeof h);
+    memcpy(&in, (const char *)msg + sizeof h, sizeof in);
+    if (h.opcode != FUSE_KERNEL_OP_INIT || h.len != len || in.major != FUSE_KERNEL_MAJOR ||
+        !(in.flags & FUSE_KERNEL_INIT_EXT))
+        return false;
+    *o = (struct compat_offer){.unique = h.unique, .flags = in.flags, .flags2 = in.flags2};
+    return true;
+}
+
+unsigned compat_answer_patch(const struct compat_offer *o, const struct iovec *iov, int n,
+                             unsigned want, unsigned char msg[80])
+{
+    struct fuse_kernel_out_header h;
+    struct fuse_kernel_init_out out;
+    unsigned granted = 0;
+    if (n != 2 || iov[0].iov_len != sizeof h || iov[1].iov_len != sizeof out)
+        return 0;
+    memcpy(&h, iov[0].iov_base, sizeof h);
+    memcpy(&out, iov[1].iov_base, sizeof out);
+    if (h.len != sizeof h + sizeof out || h.error != 0 || h.unique != o->unique ||
+        out.major != FUSE_KERNEL_MAJOR)
+        return 0;
+    if (want & COMPAT_MMAP_DIRECT && o->flags2 & FUSE_KERNEL_DIRECT_IO_ALLOW_MMAP2) {
+        out.flags2 |= FUSE_KERNEL_DIRECT_IO_ALLOW_MMAP2;
+        granted |= COMPAT_MMAP_DIRECT;
+    }
+    if (want & COMPAT_PASSTHROUGH && o->flags2 & FUSE_KERNEL_PASSTHROUGH2) {
+        out.flags2 |= FUSE_KERNEL_PASSTHROUGH2;
+        out.max_stack_depth = 1; /* the backing file is on a file system that is on no other */
+        granted |= COMPAT_PASSTHROUGH;
+    }
+    out.flags |= granted ? FUSE_KERNEL_INIT_EXT : 0;
+    memcpy(msg, &h, sizeof h);
+    memcpy(msg + sizeof h, &out, sizeof out);
+    return granted;
+}
+
+#if !KNOWS_PASSTHROUGH
+enum { INIT_AWAITED, INIT_ASKED, INIT_DONE };
+static atomic_int init_state;
+static struct compat_offer
+    offer; /* INIT is alone: the kernel sends nothing else before its answer */
+static __thread int write_error;
+
+static ssize_t io_read(int fd, void *buf, size_t len, void *userdata)
+{
+    (void)userdata;
+    ssize_t n = read(fd, buf, len);
+    if (n > 0 && atomic_load_explicit(&init_state, memory_order_relaxed) == INIT_AWAITED)
+        atomic_store(&init_state,
+                     compat_offer_read(&offer, buf, (size_t)n) ? INIT_ASKED : INIT_DONE);
+    return n;
+}
+
+static ssize_t io_writev(int fd, struct iovec *iov, int n, void *userdata)
+{
+    unsigned char msg[80];
+    unsigned granted = 0;
+    (void)userdata;
+    if (atomic_load_explicit(&init_state, memory_order_relaxed) == INIT_ASKED) {
+        atomic_store(&init_state, INIT_DONE);
+        granted = compat_answer_patch(&offer, iov, n, atomic_load(&attach_want), msg);
+        describe_granted(granted); /* before the first open */
+    }
+    ssize_t rc = granted ? write(fd, msg, sizeof msg) : writev(fd, iov, n);
+    write_error = rc < 0 ? errno : 0;
+    if (write_error == EFAULT)
+        errno = ENOENT; /* as an interrupted request: libfuse else prints a line of its own */
+    return rc;
+}
+
+static int attach(struct fuse_session *se)
+{
+    static const struct fuse_custom_io io = {.read = io_read, .writev = io_writev};
+    return fuse_session_custom_io(se, &io, fuse_session_fd(se));
+}
+#endif
+
+int compat_attach(struct fuse_session *se, unsigned want)
+{
+    atomic_store(&attach_want, want);
+#if KNOWS_PASSTHROUGH
+    (void)se;
+    return 0;
+#else
+    return attach(se);
+#endif
+}
+
+int compat_reply_open(fuse_req_t req, const struct fuse_file_info *fi, int32_t backing_id)
+{
+    if (backing_id <= 0)
+        return fuse_reply_open(req, fi);
+    assert(!fi->direct_io && !fi->keep_cache);
+#if KNOWS_PASSTHROUGH
+    struct fuse_file_info f = *fi;
+    f.backing_id = backing_id;
+    f.noflush = 0; /* the kernel takes few flags beside this one */
+    return fuse_reply_open(req, &f);
+#else
+    const struct fuse_kernel_open_out out = {
+        .fh = fi->fh, .open_flags = FUSE_KERNEL_FOPEN_PASSTHROUGH, .backing_id = backing_id};
+    return fuse_reply_buf(req, (const char *)&out, sizeof out);
+#endif
+}
+
+int compat_reply_iov(fuse_req_t req, const struct iovec *iov, int n)
+{
+    int rc = fuse_reply_iov(req, iov, n);
+#if !KNOWS_PASSTHROUGH
+    if (rc < 0 && write_error == EFAULT)
+        rc = -EFAULT;
+#endif
+    return rc;
 }
 
 void compat_describe(char *dst, size_t size)

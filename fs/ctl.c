@@ -17,9 +17,6 @@
 #define PREFIX   "user.aprfs."
 #define MAX_TEXT STORE_TEXT_XATTR_MAX
 
-/* Why every file is in tier 2, as far as this version can say. */
-#define TIER "2 this version serves every file through FUSE"
-
 static int text_printf(char **out, size_t *len, struct err *e, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
 static int text_printf(char **out, size_t *len, struct err *e, const char *fmt, ...)
@@ -165,9 +162,10 @@ static int stores_text(const struct store_set *set, char **out, size_t *len, str
 static int status(struct fs *fs, char **out, size_t *len, struct err *e)
 {
     struct watch_stats w;
-    char fuse[256];
+    char fuse[256], tier[2048];
     watch_get_stats(fs->watch, &w);
     compat_describe(fuse, sizeof fuse);
+    tiers_describe(fs->tiers, tier, sizeof tier);
     struct tree *t = nodes_tree(fs->nodes);
     char *stores = NULL;
     size_t n_stores = 0;
@@ -180,11 +178,11 @@ static int status(struct fs *fs, char **out, size_t *len, struct err *e)
     if (rc == 0)
         rc = text_printf(out, len, e,
                          "aprfs %s, pid %ld\n%s\n%s%s\n"
-                         "models %zu, generation %" PRIu64 "\nthreads %u\nwatching: %s%s\ntier %s\n"
+                         "models %zu, generation %" PRIu64 "\nthreads %u\nwatching: %s%s\n%s"
                          "%s\nlog lines lost: %" PRIu64 "\n",
                          APRFS_VERSION, (long)getpid(), fuse, stores, view, t->n_model,
                          t->generation, fs->opt.single ? 1 : compat_n_threads(),
-                         w.inotify ? "inotify" : "by ttl, ", w.inotify ? "" : w.why_not, TIER,
+                         w.inotify ? "inotify" : "by ttl, ", w.inotify ? "" : w.why_not, tier,
                          fs->sandbox.text, log_n_lost());
     free(stores);
     tree_put(fs->nodes, t);
@@ -285,8 +283,11 @@ static int file_xattr(struct fs *fs, struct vfile *vf, const char *name, char **
         return text_printf(out, len, e, "%s", APRFS_VERSION);
     if (strcmp(name, "generation") == 0)
         return generation(fs, out, len, e);
-    if (strcmp(name, "tier") == 0)
-        return text_printf(out, len, e, "%s", TIER);
+    if (strcmp(name, "tier") == 0) {
+        char tier[256];
+        int rc = tiers_text(fs->tiers, vf, compat_granted(), tier, sizeof tier, e);
+        return rc < 0 ? rc : text_printf(out, len, e, "%s", tier);
+    }
     if (strcmp(name, "extents") == 0)
         return cached_text(fs, vf, VFILE_EXTENTS, out, len, e);
     if (strcmp(name, "layout") == 0)

@@ -6,6 +6,7 @@
 #include "fs/options.h"
 #include "fs/sandbox.h"
 #include "fs/sources.h"
+#include "fs/tier.h"
 #include "fs/tree.h"
 #include "fs/vfile.h"
 #include "fs/watch.h"
@@ -24,6 +25,8 @@ struct fs {
     struct vfile_env env;
     struct nodes *nodes;
     struct watch *watch;
+    struct tiers *tiers;
+    char compose_dir[4096]; /* where tier 1a puts its files; "": nowhere */
     struct fuse_session *se;
     struct sandbox sandbox; /* who writes to a folder, or reads one that is no source, names it by
                                sandbox_allow before the mount */

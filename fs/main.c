@@ -195,6 +195,7 @@ static void *keeper_main(void *ctx)
         } else if (si.ssi_signo == SIGIO) {
             pinned_lease_broken(-1);
         } else if (si.ssi_signo == SIGHUP) {
+            tiers_rearm(d->fs.tiers);
             watch_kick(d->fs.watch);
         } else {
             watch_disarm(d->fs.watch);
@@ -224,7 +225,9 @@ static void on_stale(void *ctx, struct vfile *vf, const char *why)
     struct fs *fs = ctx;
     atomic_fetch_add(&fs->n_stale, 1);
     char *path = vfile_path(vf);
-    log_line(LOG_WARN, "%s: %s; open handles get EIO", path ? path : "a file", why);
+    log_line(LOG_WARN, "%s: %s; %s", path ? path : "a file", why,
+             tiers_is_1a(fs->tiers, vfile_ino(vf)) ? "open handles keep what they had"
+                                                   : "open handles get EIO");
     free(path);
     watch_stale(fs->watch, vfile_ino(vf));
 }
@@ -235,6 +238,33 @@ static void fuse_says(enum fuse_log_level level, const char *fmt, va_list ap)
     vsnprintf(line, sizeof line, fmt, ap);
     line[strcspn(line, "\n")] = '\0';
     log_line(level <= FUSE_LOG_ERR ? LOG_ERROR : LOG_NOTE, "%s", line);
+}
+
+/* Why no file can be tier 1a on this mount; NULL: some may. */
+static const char *why_no_1a(const struct options *o)
+{
+    const char *why = sandbox_has_cap(CAP_SYS_ADMIN) ? NULL : "passthrough needs CAP_SYS_ADMIN";
+    if (why && o->compose_asked)
+        log_line(LOG_WARN, "compose=reflink: %s", why);
+    return o->compose_never ? NULL : why;
+}
+
+static int setup_tiers(struct fs *fs, struct err *e)
+{
+    const struct options *o = &fs->opt;
+    struct tiers_options to = {.cache = o->cache,
+                               .direct_comms = o->direct_comms,
+                               .compose = !o->compose_never,
+                               .keep_s = o->compose_keep_s,
+                               .why_not = why_no_1a(o)};
+    if (to.compose && !to.why_not) {
+        if (o->compose_dir)
+            snprintf(fs->compose_dir, sizeof fs->compose_dir, "%s", o->compose_dir);
+        else if (!tiers_default_dir(fs->compose_dir, sizeof fs->compose_dir))
+            fs->compose_dir[0] = '\0';
+        to.dir = fs->compose_dir[0] ? fs->compose_dir : NULL;
+    }
+    return tiers_new(&fs->tiers, &to, e);
 }
 
 static int fs_setup(struct daemon *d, struct err *e)
@@ -260,6 +290,8 @@ static int fs_setup(struct daemon *d, struct err *e)
         rc = nodes_new(&fs->nodes, e);
     if (rc == 0)
         rc = watch_new(&fs->watch, fs, e);
+    if (rc == 0)
+        rc = setup_tiers(fs, e);
     return rc;
 }
 
@@ -372,6 +404,11 @@ static int mount_now(struct daemon *d, bool *mounted, struct err *e)
         broker_start(&fs->broker, fuse_session_fd(fs->se), d->dir, d->dev, fs->opt.auto_unmount, e);
     if (rc < 0)
         return rc;
+    tiers_set_broker(fs->tiers, fs->broker);
+    unsigned want = fs->opt.compose_never ? 0 : COMPAT_PASSTHROUGH;
+    rc = compat_attach(fs->se, COMPAT_MMAP_DIRECT | want);
+    if (rc < 0)
+        return err_set(e, rc, "session: %s", strerror(-rc));
     d->root_fd = open(d->dir, O_PATH | O_DIRECTORY | O_CLOEXEC); /* asks nothing of us */
     return d->root_fd >= 0 ? 0
                            : err_set(e, -errno, "%s: mounted, but cannot be opened: %s", d->dir,
@@ -397,6 +434,11 @@ static int harden(struct daemon *d, struct err *e)
         rc = sandbox_allow(s, SANDBOX_READ, fs->sources.src[i].path);
     for (int i = 0; rc == 0 && i < 3; i++)
         rc = sandbox_allow(s, SANDBOX_TEMP, temp[i]);
+    bool in_store = strcmp(fs->compose_dir, TIERS_DIR_STORE) == 0;
+    if (rc == 0 && fs->compose_dir[0] && !in_store)
+        rc = sandbox_allow(s, SANDBOX_TEMP, fs->compose_dir);
+    for (size_t i = 0; rc == 0 && in_store && i < fs->sources.n; i++)
+        rc = sandbox_allow(s, SANDBOX_TEMP, fs->sources.src[i].path);
     if (rc < 0)
         return err_set(e, rc, "sandbox: %s", strerror(-rc));
     s->on = fs->opt.sandbox;
@@ -458,6 +500,7 @@ static int serve(struct daemon *d, struct err *e)
     if (mounted && away)
         fuse_session_unmount(fs->se);
     stop_threads(d);
+    tiers_stop(fs->tiers);
     broker_stop(fs->broker);
     /* A long scan, or one that a dead server holds: nothing depends on its end. */
     if (fs->watch && !watch_stop(fs->watch, SCAN_END_MS))
@@ -466,6 +509,7 @@ static int serve(struct daemon *d, struct err *e)
     if (fs->se && away)
         fuse_session_destroy(fs->se);
     ops_close_all(fs);
+    tiers_free(fs->tiers);
     nodes_free(fs->nodes);
     vcache_free(fs->env.units);
     vcache_free(fs->env.texts);

@@ -10,11 +10,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <fuse_lowlevel.h>
+#include <inttypes.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/statvfs.h>
+#include <sys/uio.h>
 #include <time.h>
 
 #define RESCAN_WAIT_MS 1000 /* who met a changed source waits that long for its new name */
@@ -23,7 +25,8 @@
 /* What an open file or directory holds; fi->fh. */
 struct handle {
     struct node *node;
-    struct vfile *vf;         /* open, for a .apr */
+    struct vfile *vf; /* open, for a .apr */
+    struct tier_open tier;
     struct vcache_item *item; /* sibling or extents */
     char *text;               /* control file */
     size_t text_len;
@@ -290,6 +293,7 @@ static void handle_free(struct fs *fs, struct handle *h)
     if (h->next)
         h->next->prev = h->prev;
     pthread_mutex_unlock(&fs->handles_mu);
+    tiers_close(fs->tiers, &h->tier);
     if (h->vf) {
         vfile_close(h->vf);
         vfile_put(h->vf);
@@ -307,7 +311,7 @@ void ops_close_all(struct fs *fs)
         handle_free(fs, fs->handles);
 }
 
-static int open_apr(struct fs *fs, struct handle *h, struct err *e)
+static int open_apr(struct fs *fs, struct handle *h, pid_t pid, struct err *e)
 {
     struct vfile *vf = nodes_vfile(fs->nodes, h->node);
     int rc = vfile_open(vf, e);
@@ -317,7 +321,15 @@ static int open_apr(struct fs *fs, struct handle *h, struct err *e)
     }
     h->vf = vf;
     atomic_fetch_add(&fs->n_open_total, 1);
-    return 0;
+    rc = tiers_open(fs->tiers, vf, compat_granted(), pid, &h->tier, e);
+    if (rc == 0 && h->tier.mode == TIER_1A) {
+        /* What the kernel reads by itself needs neither the source's descriptors nor a lease on it,
+         * which would hold up whoever changes the source. */
+        h->vf = NULL;
+        vfile_close(vf);
+        vfile_put(vf);
+    }
+    return rc;
 }
 
 static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
@@ -339,7 +351,7 @@ static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     }
     int rc = err_set(&e, -EISDIR, "not a file");
     if (n->kind == NODE_APR)
-        rc = open_apr(fs, h, &e);
+        rc = open_apr(fs, h, fuse_req_ctx(req)->pid, &e);
     else if (is_text(n))
         rc = item_get(fs, n, &h->item, &e);
     else if (n->kind == NODE_CTL)
@@ -358,11 +370,11 @@ static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
         return;
     }
     fi->fh = (uintptr_t)h;
-    fi->direct_io = n->kind == NODE_CTL || (n->kind == NODE_APR && fs->opt.cache == CACHE_NEVER);
+    fi->direct_io = n->kind == NODE_CTL || h->tier.mode == TIER_DIRECT;
     /* One inode is one content for ever, so what the kernel has cached of it stays true. */
-    fi->keep_cache = !fi->direct_io;
+    fi->keep_cache = !fi->direct_io && h->tier.mode != TIER_1A;
     fi->noflush = 1;
-    if (fuse_reply_open(req, fi) < 0)
+    if (compat_reply_open(req, fi, h->tier.backing_id) < 0)
         handle_free(fs, h);
 }
 
@@ -410,6 +422,8 @@ static int read_handle(struct handle *h, void *dst, uint64_t off, size_t size, s
 {
     if (h->vf)
         return vfile_read(h->vf, dst, off, size, got, e);
+    if (h->tier.mode == TIER_1A)
+        return err_set(e, -EIO, "a read of a file that the kernel reads by itself");
     size_t len = h->item ? vcache_item_len(h->item) : h->text_len;
     *got = off >= len ? 0 : len - off < size ? len - off : size;
     if (*got == 0)
@@ -418,6 +432,33 @@ static int read_handle(struct handle *h, void *dst, uint64_t off, size_t size, s
         return vcache_item_read(h->item, dst, off, *got, e);
     memcpy(dst, h->text + off, *got);
     return 0;
+}
+
+/* A direct read is answered out of the mappings, if that can be done; false: not done. Once it is
+ * answered the reader may close the file: h is not touched any more. */
+static bool read_sent(fuse_req_t req, struct handle *h, void *buf, uint64_t off, size_t size)
+{
+    struct fs *fs = fs_of(req);
+    struct iovec iov[COMPAT_MAX_IOV];
+    struct vfile *vf = h->vf;
+    struct err e;
+    int n;
+    size_t got;
+    if (!vf || h->tier.mode != TIER_DIRECT || !buf || size > COMPAT_MAX_IO)
+        return false;
+    if (vfile_send(vf, off, size, iov, COMPAT_MAX_IOV, &n, &got, buf, &e) <= 0)
+        return false; /* what is wrong, the other way will say */
+    int rc = compat_reply_iov(req, iov, n);
+    if (rc == -EFAULT) { /* the kernel has told the reader EIO */
+        counters_error(&fs->count, EIO);
+        atomic_fetch_add(&fs->n_eio, 1);
+        log_line(LOG_WARN, "source ended or failed under a read of %zu bytes at %" PRIu64, got,
+                 off);
+    }
+    atomic_fetch_add_explicit(&fs->n_read, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&fs->n_read_bytes, rc < 0 ? 0 : got, memory_order_relaxed);
+    vfile_sent(vf, got);
+    return true;
 }
 
 static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
@@ -430,6 +471,8 @@ static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
     void *buf = buffer_get();
     struct err e;
     size_t got = 0;
+    if (read_sent(req, h, buf, (uint64_t)off, size))
+        return;
     /* The size was agreed on at INIT; a larger request would be the kernel's mistake. */
     int rc = !buf                   ? err_set(&e, -ENOMEM, "no memory for a buffer")
              : size > COMPAT_MAX_IO ? err_set(&e, -EINVAL, "read of %zu bytes", size)

@@ -21,6 +21,10 @@ enum option_id {
     OPT_GGUF,
     OPT_TTL,
     OPT_CACHE,
+    OPT_DIRECT_COMMS,
+    OPT_COMPOSE,
+    OPT_COMPOSE_DIR,
+    OPT_COMPOSE_KEEP,
     OPT_UID,
     OPT_GID,
     OPT_UMASK,
@@ -62,7 +66,18 @@ static const struct option_row table[] = {
     {"chat_hint", NULL, OPT_CHAT_HINT, "append -Instruct to a stem that lacks it (off)", false},
     {"gguf", "link|none", OPT_GGUF, "show a link to each real .gguf, or not", false},
     {"ttl", "30", OPT_TTL, "seconds between looks at a store without inotify; 0: never", false},
-    {"cache", "auto|always|never", OPT_CACHE, "whether the kernel keeps what was read", false},
+    {"cache", "auto|always|never", OPT_CACHE,
+     "whether the kernel keeps what was read through us;\nauto: not for the programs of "
+     "direct_comms",
+     false},
+    {"direct_comms", OPTION_DIRECT_COMMS, OPT_DIRECT_COMMS, "programs that only copy", false},
+    {"compose", "auto|reflink|never", OPT_COMPOSE,
+     "let the kernel read files composed by reflink (XFS,\nbtrfs; root, Linux 6.9); reflink: say "
+     "if it cannot",
+     false},
+    {"compose_dir", "DIR|store", OPT_COMPOSE_DIR,
+     "where those are made, unnamed (the cache folder);\nstore: beside each source", false},
+    {"compose_keep", "60", OPT_COMPOSE_KEEP, "seconds that one stays after its last close", false},
     {"uid", "N", OPT_UID, "owner shown (the mounting user)", false},
     {"gid", "N", OPT_GID, "group shown (the mounting user's)", false},
     {"umask", "0222", OPT_UMASK, "permissions taken away, octal; writing always is", false},
@@ -169,6 +184,13 @@ static int apply_layout(struct options *o, const struct option_row *r, const cha
         rc = WORD("link", "none");
         o->links = rc == 0;
         break;
+    case OPT_COMPOSE:
+        if (strcmp(v, "erofs") == 0)
+            return err_set(e, -EINVAL, "compose=erofs: not in this version");
+        rc = WORD("auto", "reflink", "never");
+        o->compose_asked = rc == 1;
+        o->compose_never = rc == 2;
+        break;
     case OPT_CACHE:
         rc = WORD("auto", "always", "never");
         o->cache = rc < 0 ? CACHE_AUTO : (enum option_cache)rc;
@@ -186,6 +208,18 @@ static int apply_mount(struct options *o, const struct option_row *r, const char
         rc = parse_number(r, v, 10, 86400, &n, e);
         o->ttl_s = (unsigned)n;
         return rc;
+    case OPT_COMPOSE_KEEP:
+        rc = parse_number(r, v, 10, 86400, &n, e);
+        o->compose_keep_s = (unsigned)n;
+        return rc;
+    case OPT_COMPOSE_DIR:
+        if (*v != '/' && strcmp(v, "store") != 0)
+            return bad_value(r, v, e);
+        o->compose_dir = v;
+        return 0;
+    case OPT_DIRECT_COMMS:
+        o->direct_comms = v;
+        return 0;
     case OPT_UID:
         rc = parse_number(r, v, 10, UINT_MAX - 1, &n, e);
         o->uid = (uid_t)n;
@@ -279,6 +313,8 @@ static int apply_word(struct options *o, char *word, bool sloppy, struct err *e)
             return err_set(e, -EINVAL, "option '%s' takes no value", r->name);
         return apply(o, r->id, v ? v + 1 : NULL, e);
     }
+    if (n == 8 && strncmp(word, "io_uring", n) == 0)
+        return err_set(e, -EINVAL, "io_uring: not in this version");
     return sloppy ? 0 : err_set(e, -EINVAL, "unknown option '%s'", word);
 }
 
@@ -398,6 +434,8 @@ int options_parse(struct options *o, int argc, char **argv, struct err *e)
         .gid = getgid(),
         .umask = 0222,
         .subtype = "aprfs",
+        .direct_comms = OPTION_DIRECT_COMMS,
+        .compose_keep_s = 60,
         .ready_fd = -1,
         .sandbox = true,
     };

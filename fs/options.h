@@ -10,14 +10,16 @@
 #include <sys/types.h>
 
 enum option_cache {
-    CACHE_AUTO,   /* as always, in this version */
+    CACHE_AUTO,   /* as always, but for programs that copy: as never */
     CACHE_ALWAYS, /* the kernel keeps what was read */
-    CACHE_NEVER,  /* every read comes to us; no shared mmap */
+    CACHE_NEVER,  /* every read comes to us; shared mmap since Linux 6.6 */
 };
 
 /* Capabilities that a daemon started as root keeps for its reads. */
-#define OPTION_CAP_READ  1 /* CAP_DAC_READ_SEARCH: sources that root's own user may not read */
-#define OPTION_CAP_LEASE 2 /* CAP_LEASE: leases on files of other users */
+#define OPTION_CAP_READ     1 /* CAP_DAC_READ_SEARCH: sources that root's own user may not read */
+#define OPTION_CAP_LEASE    2 /* CAP_LEASE: leases on files of other users */
+
+#define OPTION_DIRECT_COMMS "cp:dd:cat:rsync:tar:sha256sum:md5sum:b3sum:aprd"
 
 struct options {
     const char *const *source; /* as given, lent from argv, as is mountpoint */
@@ -27,6 +29,10 @@ struct options {
     unsigned ttl_s; /* 0: never */
     bool links;     /* gguf=link */
     enum option_cache cache;
+    const char *direct_comms;          /* programs whose opens are direct */
+    bool compose_never, compose_asked; /* compose=never, =reflink */
+    const char *compose_dir;           /* NULL: the cache folder; "store": beside the source */
+    unsigned compose_keep_s;
     bool uid_given, gid_given, umask_given;
     uid_t uid;
     gid_t gid;

@@ -41,6 +41,18 @@ void pinned_free(struct pinned *p);
 int pinned_enter(struct pinned *p, struct err *e);
 int pinned_leave(struct pinned *p, struct err *e);
 
+/* Around a reply whose bytes the kernel copies out of pinned_map itself: they have left before they
+ * could be checked, so only a lease will do. With one on every part no writer gets in before
+ * pinned_leave_sent: a break marks the set stale, waits for these replies as for all reads, and, if
+ * one lasts longer (a slow disk), takes the mapping from under it, so that it ends with EFAULT at
+ * the next page and not with other bytes; only then is the writer let in. 1; 0: no lease stands, use
+ * pinned_enter and copy; -EIO: stale. n: bytes sent. */
+int pinned_enter_sent(struct pinned *p, struct err *e);
+void pinned_leave_sent(struct pinned *p, uint64_t n);
+/* A part's bytes as the kernel sees them, made at the first call, gone with the set; NULL: none to be
+ * had. Not to be read here: a truncated file is SIGBUS in user space, EFAULT in the kernel. */
+const uint8_t *pinned_map(struct pinned *p, int part);
+
 /* Looks at every part now: the watch saw something happen. */
 int pinned_check(struct pinned *p, struct err *e);
 
@@ -55,7 +67,8 @@ bool pinned_has_writer(int fd);
 /* Lease breaks. The signal pinned_lease_signal() and SIGIO are to be blocked in every thread and
  * read through a signalfd; each goes to pinned_lease_broken with ssi_fd (SIGIO, which says that
  * the queue overflowed: with -1, which looks at every lease). It marks the set stale, waits at most
- * 500 ms for the reads in flight, and lets the writer go. */
+ * 500 ms for the reads in flight (for replies from mappings until they have ended, see above), and lets
+ * the writer go. */
 int pinned_lease_signal(void);
 void pinned_lease_broken(int fd);
 uint64_t pinned_n_breaks(void);

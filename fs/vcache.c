@@ -291,6 +291,11 @@ int vcache_item_read(const struct vcache_item *it, void *dst, size_t off, size_t
     return 0;
 }
 
+const uint8_t *vcache_item_mem(const struct vcache_item *it)
+{
+    return it->p;
+}
+
 size_t vcache_mem(struct vcache *c)
 {
     pthread_mutex_lock(&c->mu);

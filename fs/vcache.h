@@ -40,6 +40,9 @@ size_t vcache_item_len(const struct vcache_item *it);
 int vcache_item_read(const struct vcache_item *it, void *dst, size_t off, size_t len,
                      struct err *e);
 
+/* Its bytes, while it is in use; NULL: in a temporary file. */
+const uint8_t *vcache_item_mem(const struct vcache_item *it);
+
 size_t vcache_mem(struct vcache *c);
 size_t vcache_spilled(struct vcache *c);
 

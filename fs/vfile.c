@@ -13,6 +13,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/uio.h>
 
 #define UNIT_BYTES      ((uint64_t)1 << 20) /* of converted output, rounded to blocks */
 #define MAX_SEG_UNITS   40                  /* bits of a unit number below the segment's */
@@ -685,4 +686,129 @@ int vfile_read(struct vfile *vf, void *dst, uint64_t off, size_t len, size_t *go
     if (rc == 0)
         *got = want;
     return rc;
+}
+
+/* --- sending ------------------------------------------------------------------------------ */
+
+static uint8_t zeros[64 << 10]; /* never written */
+
+/* Appends [p, p+len); false: no room. */
+static bool put_piece(struct iovec *iov, int max, int *n, const void *p, size_t len)
+{
+    if (*n == max)
+        return false;
+    iov[(*n)++] = (struct iovec){.iov_base = (void *)(uintptr_t)p, .iov_len = len};
+    return true;
+}
+
+/* One segment's bytes [at, at+len); 0, 1: not to be had, or an error. */
+static int put_seg(struct vfile *vf, const struct vseg *s, uint64_t at, size_t len,
+                   struct iovec *iov, int max, int *n, uint8_t *scratch, struct err *e)
+{
+    const uint8_t *p;
+    switch (s->kind) {
+    case VSEG_MEM:
+        p = vcache_item_mem(vf->head);
+        if (p)
+            return !put_piece(iov, max, n, p + s->src_off + at, len);
+        int rc = vcache_item_read(vf->head, scratch, s->src_off + at, len, e);
+        return rc < 0 ? rc : !put_piece(iov, max, n, scratch, len);
+    case VSEG_FILE:
+        p = pinned_map(vf->pins, s->part);
+        return !p || !put_piece(iov, max, n, p + s->src_off + at, len);
+    case VSEG_ZERO:
+        for (size_t k; len > 0; len -= k) {
+            k = len < sizeof zeros ? len : sizeof zeros;
+            if (!put_piece(iov, max, n, zeros, k))
+                return 1;
+        }
+        return 0;
+    case VSEG_CONV:
+    case VSEG_CRC:
+        break;
+    }
+    return 1;
+}
+
+static void count_sent(struct vfile *vf, const struct iovec *iov, int n)
+{
+    size_t mem = 0, all = 0;
+    const uint8_t *head = vcache_item_mem(vf->head);
+    for (int i = 0; i < n; i++) {
+        const uint8_t *p = iov[i].iov_base;
+        bool from_head = head && p >= head && p < head + vcache_item_len(vf->head);
+        mem += from_head ? iov[i].iov_len : 0;
+        all += p == zeros ? 0 : iov[i].iov_len;
+    }
+    atomic_fetch_add_explicit(&vf->env->mem_bytes, mem, memory_order_relaxed);
+    atomic_fetch_add_explicit(&vf->env->file_bytes, all - mem, memory_order_relaxed);
+}
+
+int vfile_send(struct vfile *vf, uint64_t off, size_t len, struct iovec *iov, int max, int *n,
+               size_t *got, void *scratch, struct err *e)
+{
+    uint8_t *d = scratch;
+    size_t want = off >= vf->size ? 0 : vf->size - off < len ? vf->size - off : len;
+    *n = 0;
+    *got = 0;
+    if (want == 0)
+        return 0;
+    int rc = pinned_enter_sent(vf->pins, e);
+    if (rc <= 0)
+        return rc;
+    rc = 0;
+    for (size_t i = find_seg(vf, off), left = want; left > 0 && rc == 0; i++) {
+        const struct vseg *s = &vf->seg[i];
+        uint64_t at = off - s->off;
+        size_t k = s->len - at < left ? s->len - at : left;
+        rc = put_seg(vf, s, at, k, iov, max, n, d, e);
+        d += k;
+        off += k;
+        left -= k;
+    }
+    if (rc != 0) {
+        pinned_leave_sent(vf->pins, 0);
+        return rc < 0 ? rc : 0;
+    }
+    count_sent(vf, iov, *n);
+    *got = want;
+    /* The reader may close the file as soon as it has the reply, before vfile_sent. */
+    pthread_mutex_lock(&vf->mu);
+    vf->n_open++;
+    pthread_mutex_unlock(&vf->mu);
+    atomic_fetch_add(&vf->env->n_open, 1);
+    vfile_get(vf);
+    return 1;
+}
+
+void vfile_sent(struct vfile *vf, size_t got)
+{
+    pinned_leave_sent(vf->pins, got);
+    vfile_close(vf);
+    vfile_put(vf);
+}
+
+/* --- what it is made of ------------------------------------------------------------------- */
+
+const struct vseg *vfile_seg(const struct vfile *vf, size_t i)
+{
+    return i < vf->n_seg ? &vf->seg[i] : NULL;
+}
+
+bool vfile_converts(const struct vfile *vf)
+{
+    for (size_t i = 0; i < vf->n_seg; i++)
+        if (vf->seg[i].kind == VSEG_CONV || vf->seg[i].kind == VSEG_CRC)
+            return true;
+    return false;
+}
+
+int vfile_n_part(const struct vfile *vf)
+{
+    return vf->n_part;
+}
+
+struct pinned *vfile_pins(const struct vfile *vf)
+{
+    return vf->pins;
 }

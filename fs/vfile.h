@@ -15,6 +15,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct iovec;
+struct pinned;
+
 /* A scan of all sources, shared by all that refer to its entries. */
 struct scan {
     struct store_set *set;
@@ -74,6 +77,20 @@ void vfile_close(struct vfile *vf);
 /* [off, off+len) of an open file into dst; *got is len, or less only at the end. Complete or an
  * error: -EIO if the generation is not certain any more. Threads may read at once. */
 int vfile_read(struct vfile *vf, void *dst, uint64_t off, size_t len, size_t *got, struct err *e);
+
+/* The same range as pieces for one reply, FILE ranges as addresses of mappings (pinned.h), the head
+ * where it lies; scratch (of len bytes at least) takes what is in no memory. 1: *n pieces of *got bytes in
+ * all; vfile_sent ends that once the reply is out, and the file may be closed meanwhile. 0: not to be
+ * had that way (no lease, converted bytes, too many pieces): vfile_read. Else as vfile_read. */
+int vfile_send(struct vfile *vf, uint64_t off, size_t len, struct iovec *iov, int max, int *n,
+               size_t *got, void *scratch, struct err *e);
+void vfile_sent(struct vfile *vf, size_t got);
+
+/* Of an open file. */
+const struct vseg *vfile_seg(const struct vfile *vf, size_t i); /* NULL: past the last */
+bool vfile_converts(const struct vfile *vf); /* not every byte is one of head, parts or zeros */
+int vfile_n_part(const struct vfile *vf);
+struct pinned *vfile_pins(const struct vfile *vf);
 
 /* Looks whether an open file's parts still are what they were. */
 void vfile_check(struct vfile *vf);

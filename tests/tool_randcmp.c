@@ -5,6 +5,7 @@
  *   --extents TSV the seams, as .aprfs/extents/ has them
  *   --comm NAME   be called so while opening: the mount opens some programs' files without cache
  *   --mmap 0      without mmap, which a file opened without cache refuses on Linux before 6.6
+ *   --align N     O_DIRECT at multiples of N alone, as disks' file systems ask (tier 1a); 0: at any byte
  *   --quiet 1     figures of a failed run only
  * Reads FILE in random ways and compares every byte with WITNESS: pread, preadv, mmap (as it comes and
  * MADV_RANDOM), O_DIRECT, readahead, sendfile, splice, copy_file_range; 1 byte to 3 MiB, half of them
@@ -41,6 +42,7 @@ static size_t n_seam;
 static uint64_t n_op = 10000;
 static double seconds; /* 0: n_op counts */
 static bool quiet, no_mmap;
+static uint64_t align;
 static atomic_int failed;
 static atomic_uint_least64_t n_bytes, n_evict, n_reopen, n_no_copy_range;
 
@@ -188,7 +190,10 @@ static ssize_t read_some(struct worker *w, enum way way, uint64_t *off, size_t *
     case WAY_MMAP_RANDOM:
         return read_map(w, *off, *len, MADV_RANDOM);
     case WAY_DIRECT:
-        if (rng_below(&w->r, 2)) { /* as those do who align, and as those who do not */
+        if (align) {
+            *off = *off / align * align;
+            *len = (*len + align - 1) / align * align;
+        } else if (rng_below(&w->r, 2)) { /* as those do who align, and as those who do not */
             *off &= ~UINT64_C(511);
             *len = (*len + 511) & ~(size_t)511;
         }
@@ -323,6 +328,8 @@ static bool option(const char *name, const char *value, int *n_thread)
         comm = value;
     else if (strcmp(name, "--mmap") == 0)
         no_mmap = atoi(value) == 0;
+    else if (strcmp(name, "--align") == 0)
+        align = strtoull(value, NULL, 10);
     else if (strcmp(name, "--quiet") == 0)
         quiet = atoi(value) != 0;
     else if (strcmp(name, "--extents") == 0)
@@ -378,7 +385,7 @@ int main(int argc, char **argv)
     if (argc - i != 2 || n_thread < 1 || n_thread > 64) {
         fputs(
             "usage: tool_randcmp [--ops N | --seconds S] [--threads T] [--seed S] [--extents TSV] "
-            "[--comm NAME] [--quiet 1] FILE WITNESS\n",
+            "[--comm NAME] [--align N] [--quiet 1] FILE WITNESS\n",
             stderr);
         return 2;
     }
