@@ -1,6 +1,8 @@
 /* config.json, and the digest that says when two models' siblings are the same. */
 #include "format/sibling.h"
 
+#include "format/sibling_internal.h"
+
 #include "format/json.h"
 
 #include <errno.h>
@@ -280,6 +282,7 @@ int sibling_digest(const struct gguf *g, enum arch_values values, uint8_t digest
     EVP_MD_CTX *md = EVP_MD_CTX_new();
     bool ok = key && md && EVP_DigestInit_ex(md, EVP_sha256(), NULL) &&
               EVP_DigestUpdate(md, config, len) && digest_keys(md, g, key) &&
+              EVP_DigestUpdate(md, "phi3", sibling_is_phi3(g) ? 4 : 0) &&
               EVP_DigestFinal_ex(md, digest, NULL);
     EVP_MD_CTX_free(md);
     free(key);

@@ -3,7 +3,8 @@
  * equal byte for byte. Texts are malloc'ed, the caller's to free.
  *
  * tokenizer.json: model BPE (vocabulary, merges), the pre-tokenizer of tokenizer.ggml.pre as Split
- * rules (format/pretok.h), ByteLevel, added tokens. For tokenizer.ggml.model "gpt2"; others are
+ * rules (format/pretok.h), ByteLevel, added tokens, for tokenizer.ggml.model "gpt2"; for "llama" the
+ * merges that its scores stand for (sibling_spm.c), byte fallback, U+2581 for blanks. Others are
  * -ENOENT, with the reason. Nothing is written that would give other ids than llama.cpp's. */
 #ifndef APRFS_FORMAT_SIBLING_H
 #define APRFS_FORMAT_SIBLING_H

@@ -2,6 +2,8 @@
  * or would read in another way than llama.cpp does, is found first: then there is no file. */
 #include "format/sibling.h"
 
+#include "format/sibling_internal.h"
+
 #include "format/json.h"
 #include "format/pretok.h"
 
@@ -14,35 +16,9 @@
 #include <sys/random.h>
 
 #define GPT2_DEFAULT_BOS_EOS 11 /* llama.cpp's ids for tokenizer.ggml.model "gpt2" without keys */
+#define SPM_DEFAULT_BOS      1  /* and for "llama" */
+#define SPM_DEFAULT_EOS      2
 #define MAX_TOKENS           (UINT64_C(1) << 22) /* 16 times the largest vocabulary there is */
-
-/* GGUF's tokenizer.ggml.token_type (llama_token_type of llama.h). */
-enum {
-    TYPE_UNKNOWN = 2,
-    TYPE_CONTROL = 3,
-    TYPE_USER_DEFINED = 4,
-};
-
-/* Open addressing over u64 keys: slot = value + 1, 0 = free. The caller compares. */
-struct table {
-    uint32_t *slot;
-    size_t mask;
-    uint64_t seed; /* random: a file cannot choose texts that all meet in one place */
-};
-
-struct bpe {
-    const struct gguf_key *tokens, *merges, *types; /* types may be NULL */
-    const struct pretok *pre;
-    struct gguf_str *text; /* [n_token], into the GGUF */
-    uint64_t n_token;
-    struct table by_text, by_pair;
-    uint64_t *pair; /* [n_merge]: ids of left and right */
-    uint64_t n_merge;
-    char *joined; /* scratch of load_merges() */
-    size_t cap_joined;
-    bool add_bos, add_eos;
-    uint64_t bos, eos;
-};
 
 /* Multiply and rotate, the state mixed with the seed at both ends. */
 static uint64_t hash_bytes(uint64_t seed, const char *p, size_t len)
@@ -73,8 +49,7 @@ static bool same(struct gguf_str a, struct gguf_str b)
     return a.len == b.len && !memcmp(a.p, b.p, a.len);
 }
 
-/* The token of that text, or -1; where free_at is given, also where it would go. */
-static int64_t find_text(const struct bpe *b, struct gguf_str s, size_t *free_at)
+int64_t sibling_find_text(const struct bpe *b, struct gguf_str s, size_t *free_at)
 {
     size_t i = hash_bytes(b->by_text.seed, s.p, s.len) & b->by_text.mask;
     for (; b->by_text.slot[i]; i = (i + 1) & b->by_text.mask)
@@ -94,8 +69,7 @@ static void bpe_release(struct bpe *b)
     free(b->by_pair.slot);
 }
 
-static int no_file(struct err *e, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-static int no_file(struct err *e, const char *fmt, ...)
+int sibling_no_file(struct err *e, const char *fmt, ...)
 {
     char text[256];
     va_list ap;
@@ -117,12 +91,13 @@ static int load_tokens(struct bpe *b, struct err *e)
         gguf_as_str(&el, &b->text[i]);
         if (!json_utf8_valid(b->text[i].p, b->text[i].len) ||
             memchr(b->text[i].p, '\0', b->text[i].len))
-            return no_file(e, "token %" PRIu64 " is not UTF-8, or holds a NUL", i);
+            return sibling_no_file(e, "token %" PRIu64 " is not UTF-8, or holds a NUL", i);
         if (b->text[i].len == 0)
             continue; /* several may be empty: they get names of their own */
-        int64_t other = find_text(b, b->text[i], &free_at);
+        int64_t other = sibling_find_text(b, b->text[i], &free_at);
         if (other >= 0)
-            return no_file(e, "tokens %" PRId64 " and %" PRIu64 " have the same text", other, i);
+            return sibling_no_file(e, "tokens %" PRId64 " and %" PRIu64 " have the same text",
+                                   other, i);
         b->by_text.slot[free_at] = (uint32_t)(i + 1);
     }
     return 0;
@@ -177,15 +152,16 @@ static int load_merges(struct bpe *b, struct err *e)
     for (uint64_t i = 0; i < b->n_merge && gguf_next_elem(b->merges, &pos, &el); i++) {
         struct gguf_str m, l, r;
         if (!gguf_as_str(&el, &m) || !split_merge(m, &l, &r))
-            return no_file(e, "merge %" PRIu64 " is not two texts with a blank between", i);
+            return sibling_no_file(e, "merge %" PRIu64 " is not two texts with a blank between", i);
         if (!join_merge(b, l, r))
             return err_set(e, -ENOMEM, "no memory for a merge");
-        int64_t a = find_text(b, l, NULL), c = find_text(b, r, NULL);
-        if (a < 0 || c < 0 || find_text(b, (struct gguf_str){b->joined, l.len + r.len}, NULL) < 0)
-            return no_file(e, "merge %" PRIu64 " names a text that is no token", i);
+        int64_t a = sibling_find_text(b, l, NULL), c = sibling_find_text(b, r, NULL);
+        if (a < 0 || c < 0 ||
+            sibling_find_text(b, (struct gguf_str){b->joined, l.len + r.len}, NULL) < 0)
+            return sibling_no_file(e, "merge %" PRIu64 " names a text that is no token", i);
         b->pair[i] = (uint64_t)a << 32 | (uint64_t)c;
         if (!add_pair(b, i))
-            return no_file(e, "merge %" PRIu64 " stands twice", i);
+            return sibling_no_file(e, "merge %" PRIu64 " stands twice", i);
     }
     return 0;
 }
@@ -201,29 +177,29 @@ static int find_pretok(struct bpe *b, const struct gguf *g, struct err *e)
     const struct gguf_key *k = gguf_find(g, "tokenizer.ggml.pre");
     char name[64];
     if (k && !gguf_as_str(k, &s))
-        return no_file(e, "tokenizer.ggml.pre is no string");
+        return sibling_no_file(e, "tokenizer.ggml.pre is no string");
     if (s.len >= sizeof name)
-        return no_file(e, "the pre-tokenizer's name is %zu bytes long", s.len);
+        return sibling_no_file(e, "the pre-tokenizer's name is %zu bytes long", s.len);
     memcpy(name, s.p, s.len);
     name[s.len] = '\0';
     b->pre = pretok_find(name);
-    return b->pre ? 0 : no_file(e, "pre-tokenizer '%s' is not known", name);
+    return b->pre ? 0 : sibling_no_file(e, "pre-tokenizer '%s' is not known", name);
 }
 
 /* A flag and its token, as llama.cpp takes them. */
 static int find_edge(const struct gguf *g, const struct bpe *b, const char *flag_key,
-                     const char *id_key, bool has_default, bool *flag, uint64_t *id, struct err *e)
+                     const char *id_key, int64_t def, bool *flag, uint64_t *id, struct err *e)
 {
     const struct gguf_key *k = gguf_find(g, flag_key);
     if (k)
         gguf_as_bool(k, flag);
     k = gguf_find(g, id_key);
-    bool known = has_default;
-    *id = GPT2_DEFAULT_BOS_EOS;
+    bool known = def >= 0;
+    *id = (uint64_t)def;
     if (k)
         known = gguf_as_u64(k, id);
     if (*flag && (!known || *id >= b->n_token))
-        return no_file(e, "%s is set, but there is no such token", flag_key);
+        return sibling_no_file(e, "%s is set, but there is no such token", flag_key);
     return 0;
 }
 
@@ -232,31 +208,38 @@ static int bpe_load(struct bpe *b, const struct gguf *g, struct err *e)
     struct gguf_str model = {"", 0};
     const struct gguf_key *k = gguf_find(g, "tokenizer.ggml.model");
     if (!k || !gguf_as_str(k, &model))
-        return no_file(e, "the file has no tokenizer");
-    if (!gguf_str_eq(model, "gpt2"))
-        return no_file(e, "not written for tokenizers of type '%.*s', only for 'gpt2'",
-                       (int)(model.len < 64 ? model.len : 64), model.p);
+        return sibling_no_file(e, "the file has no tokenizer");
+    b->spm = gguf_str_eq(model, "llama");
+    if (!b->spm && !gguf_str_eq(model, "gpt2"))
+        return sibling_no_file(
+            e, "not written for tokenizers of type '%.*s', only for 'gpt2', 'llama'",
+            (int)(model.len < 64 ? model.len : 64), model.p);
     b->tokens = gguf_find(g, "tokenizer.ggml.tokens");
     b->merges = gguf_find(g, "tokenizer.ggml.merges");
     b->types = gguf_find(g, "tokenizer.ggml.token_type");
-    if (!array_of(b->tokens, GGUF_STRING) || !array_of(b->merges, GGUF_STRING))
-        return no_file(e, "tokenizer.ggml.tokens or .merges is absent or no array of strings");
+    if (!array_of(b->tokens, GGUF_STRING) || (!b->spm && !array_of(b->merges, GGUF_STRING)))
+        return sibling_no_file(e,
+                               "tokenizer.ggml.tokens or .merges is absent or no array of strings");
     if (b->types && (b->types->type != GGUF_ARRAY || b->types->n != b->tokens->n))
-        return no_file(e, "token_type has %" PRIu64 " elements, there are %" PRIu64 " tokens",
-                       b->types->n, b->tokens->n);
-    int rc = find_pretok(b, g, e);
+        return sibling_no_file(e,
+                               "token_type has %" PRIu64 " elements, there are %" PRIu64 " tokens",
+                               b->types->n, b->tokens->n);
+    int rc = b->spm ? 0 : find_pretok(b, g, e);
     if (rc == 0)
         rc = load_tokens(b, e);
     if (rc == 0)
-        rc = load_merges(b, e);
+        rc = b->spm ? sibling_spm_merges(b, g, e) : load_merges(b, e);
     if (rc < 0)
         return rc;
-    b->add_bos = b->pre->flags & PRETOK_ADD_BOS;
-    rc = find_edge(g, b, "tokenizer.ggml.add_bos_token", "tokenizer.ggml.bos_token_id",
-                   !(b->pre->flags & PRETOK_NO_BOS), &b->add_bos, &b->bos, e);
+    b->add_bos = b->spm || b->pre->flags & PRETOK_ADD_BOS;
+    int64_t bos = b->spm                          ? SPM_DEFAULT_BOS
+                  : b->pre->flags & PRETOK_NO_BOS ? -1
+                                                  : GPT2_DEFAULT_BOS_EOS;
+    rc = find_edge(g, b, "tokenizer.ggml.add_bos_token", "tokenizer.ggml.bos_token_id", bos,
+                   &b->add_bos, &b->bos, e);
     if (rc == 0)
-        rc = find_edge(g, b, "tokenizer.ggml.add_eos_token", "tokenizer.ggml.eos_token_id", true,
-                       &b->add_eos, &b->eos, e);
+        rc = find_edge(g, b, "tokenizer.ggml.add_eos_token", "tokenizer.ggml.eos_token_id",
+                       b->spm ? SPM_DEFAULT_EOS : GPT2_DEFAULT_BOS_EOS, &b->add_eos, &b->eos, e);
     return rc;
 }
 
@@ -334,8 +317,80 @@ static void put_byte_level(struct json_out *o)
     json_close(o, '}');
 }
 
+static void put_replace(struct json_out *o, const char *from, const char *to)
+{
+    json_open(o, '{');
+    put_named_str(o, "type", "Replace");
+    json_key(o, "pattern");
+    json_open(o, '{');
+    put_named_str(o, "String", from);
+    json_close(o, '}');
+    put_named_str(o, "content", to);
+    json_close(o, '}');
+}
+
+#define BLANK "\xe2\x96\x81" /* U+2581, SentencePiece's blank */
+
+static void put_normalizer(struct json_out *o, const struct bpe *b)
+{
+    if (!b->spm) {
+        put_named_null(o, "normalizer");
+        return;
+    }
+    json_key(o, "normalizer");
+    json_open(o, '{');
+    put_named_str(o, "type", "Sequence");
+    json_key(o, "normalizers");
+    json_open(o, '[');
+    if (b->space_prefix) {
+        json_open(o, '{');
+        put_named_str(o, "type", "Prepend");
+        put_named_str(o, "prepend", BLANK);
+        json_close(o, '}');
+    }
+    put_replace(o, " ", BLANK);
+    json_close(o, ']');
+    json_close(o, '}');
+}
+
+static void put_decoder(struct json_out *o, const struct bpe *b)
+{
+    json_key(o, "decoder");
+    if (!b->spm) {
+        put_byte_level(o);
+        return;
+    }
+    json_open(o, '{');
+    put_named_str(o, "type", "Sequence");
+    json_key(o, "decoders");
+    json_open(o, '[');
+    put_replace(o, BLANK, " ");
+    json_open(o, '{');
+    put_named_str(o, "type", "ByteFallback");
+    json_close(o, '}');
+    json_open(o, '{');
+    put_named_str(o, "type", "Fuse");
+    json_close(o, '}');
+    if (b->space_prefix) {
+        json_open(o, '{');
+        put_named_str(o, "type", "Strip");
+        put_named_str(o, "content", " ");
+        json_key(o, "start");
+        json_put_u64(o, 1);
+        json_key(o, "stop");
+        json_put_u64(o, 0);
+        json_close(o, '}');
+    }
+    json_close(o, ']');
+    json_close(o, '}');
+}
+
 static void put_pre_tokenizer(struct json_out *o, const struct bpe *b)
 {
+    if (b->spm) {
+        put_named_null(o, "pre_tokenizer");
+        return;
+    }
     json_key(o, "pre_tokenizer");
     json_open(o, '{');
     put_named_str(o, "type", "Sequence");
@@ -411,7 +466,7 @@ static void put_post_processor(struct json_out *o, const struct bpe *b)
 {
     json_key(o, "post_processor");
     if (!b->add_bos && !b->add_eos) {
-        put_byte_level(o);
+        b->spm ? json_put_null(o) : put_byte_level(o);
         return;
     }
     json_open(o, '{');
@@ -443,14 +498,22 @@ static bool merges_as_text(const struct bpe *b)
 static void put_merges(struct json_out *o, const struct bpe *b)
 {
     bool as_text = merges_as_text(b);
-    size_t pos = 0;
-    struct gguf_key el;
     json_key(o, "merges");
     json_open(o, '[');
-    for (uint64_t i = 0; i < b->n_merge && gguf_next_elem(b->merges, &pos, &el); i++) {
-        struct gguf_str m, l = b->text[b->pair[i] >> 32], r = b->text[(uint32_t)b->pair[i]];
-        if (as_text && gguf_as_str(&el, &m)) {
-            json_put_str(o, m.p, m.len);
+    for (uint64_t i = 0; i < b->n_merge; i++) {
+        struct gguf_str l = b->text[b->pair[i] >> 32], r = b->text[(uint32_t)b->pair[i]];
+        if (as_text) {
+            char own[1024], *p = l.len + r.len < sizeof own ? own : malloc(l.len + r.len + 1);
+            if (!p) {
+                o->rc = -ENOMEM;
+                return;
+            }
+            memcpy(p, l.p, l.len);
+            p[l.len] = ' ';
+            memcpy(p + l.len + 1, r.p, r.len);
+            json_put_str(o, p, l.len + r.len + 1);
+            if (p != own)
+                free(p);
             continue;
         }
         json_open(o, '[');
@@ -471,8 +534,8 @@ static void put_model(struct json_out *o, const struct bpe *b)
     put_named_null(o, "continuing_subword_prefix");
     put_named_null(o, "end_of_word_suffix");
     put_named_bool(o, "fuse_unk", false);
-    put_named_bool(o, "byte_fallback", false);
-    put_named_bool(o, "ignore_merges", b->pre->flags & PRETOK_IGNORE_MERGES);
+    put_named_bool(o, "byte_fallback", b->spm);
+    put_named_bool(o, "ignore_merges", b->pre && b->pre->flags & PRETOK_IGNORE_MERGES);
     json_key(o, "vocab");
     json_open(o, '{');
     for (uint64_t i = 0; i < b->n_token; i++) {
@@ -505,11 +568,10 @@ int sibling_tokenizer(const struct gguf *g, char **out, size_t *len, struct err 
     put_named_null(&o, "truncation");
     put_named_null(&o, "padding");
     put_added_tokens(&o, &b);
-    put_named_null(&o, "normalizer");
+    put_normalizer(&o, &b);
     put_pre_tokenizer(&o, &b);
     put_post_processor(&o, &b);
-    json_key(&o, "decoder");
-    put_byte_level(&o);
+    put_decoder(&o, &b);
     put_model(&o, &b);
     json_close(&o, '}');
     rc = o.rc < 0 ? err_set(e, o.rc, "tokenizer.json could not be written") : 0;

@@ -75,12 +75,17 @@ acme/big/big-00001-of-00003.gguf -> models--acme--big/snapshots/$C1/BF16/big-000
 acme/big/big-00002-of-00003.gguf -> models--acme--big/snapshots/$C1/BF16/big-00002-of-00003.gguf
 acme/big/big-00003-of-00003.gguf -> models--acme--big/snapshots/$C1/BF16/big-00003-of-00003.gguf
 acme/big/big.apr
+acme/big/big.tokenizer.json
 acme/big/config.json
+acme/big/tokenizer.json
 acme/tiny-GGUF/config.json
 acme/tiny-GGUF/tiny-Q4_K.apr
 acme/tiny-GGUF/tiny-Q4_K.gguf -> $R/snapshots/$C1/tiny-Q4_K.gguf
+acme/tiny-GGUF/tiny-Q4_K.tokenizer.json
 acme/tiny-GGUF/tiny-Q6_K.apr
 acme/tiny-GGUF/tiny-Q6_K.gguf -> $R/snapshots/$C1/tiny-Q6_K.gguf
+acme/tiny-GGUF/tiny-Q6_K.tokenizer.json
+acme/tiny-GGUF/tokenizer.json
 END
     all_equal
     [ "$(xattr "$M/acme/tiny-GGUF/tiny-Q4_K.apr" store)" = hf ]
@@ -191,11 +196,15 @@ t_lmstudio() {
 acme/tiny-GGUF/config.json
 acme/tiny-GGUF/tiny-Q4_K.apr
 acme/tiny-GGUF/tiny-Q4_K.gguf -> acme/tiny-GGUF/tiny-Q4_K.gguf
+acme/tiny-GGUF/tiny-Q4_K.tokenizer.json
+acme/tiny-GGUF/tokenizer.json
 solo/one/config.json
 solo/one/shard-model-00001-of-00003.gguf -> solo/one/shard-model-00001-of-00003.gguf
 solo/one/shard-model-00002-of-00003.gguf -> solo/one/shard-model-00002-of-00003.gguf
 solo/one/shard-model-00003-of-00003.gguf -> solo/one/shard-model-00003-of-00003.gguf
 solo/one/shard-model.apr
+solo/one/shard-model.tokenizer.json
+solo/one/tokenizer.json
 END
     all_equal
     [ "$(xattr "$M/solo/one/shard-model.apr" store)" = lmstudio ]
@@ -221,9 +230,13 @@ t_llamacpp() {
 acme/tiny-GGUF/config.json
 acme/tiny-GGUF/tiny-Q4_K.apr
 acme/tiny-GGUF/tiny-Q4_K.gguf -> acme_tiny-GGUF_tiny-Q4_K.gguf
+acme/tiny-GGUF/tiny-Q4_K.tokenizer.json
+acme/tiny-GGUF/tokenizer.json
 llama.cpp/other_m/config.json
 llama.cpp/other_m/other_m.apr
 llama.cpp/other_m/other_m.gguf -> other_m.gguf
+llama.cpp/other_m/other_m.tokenizer.json
+llama.cpp/other_m/tokenizer.json
 END
     all_equal
     [ "$(xattr "$M/acme/tiny-GGUF/tiny-Q4_K.apr" alias)" = "acme/tiny-GGUF

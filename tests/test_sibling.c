@@ -274,8 +274,8 @@ static void sibling_tokenizer_refuses_by_name(void **state)
 {
     (void)state;
     struct gguf_build *b = tiny_bpe();
-    gguf_build_str(b, "tokenizer.ggml.model", "llama");
-    expect_no_tokenizer(b, "type 'llama', only for 'gpt2'");
+    gguf_build_str(b, "tokenizer.ggml.model", "bert");
+    expect_no_tokenizer(b, "type 'bert', only for 'gpt2', 'llama'");
     b = tiny_bpe();
     gguf_build_remove(b, "tokenizer.ggml.model");
     expect_no_tokenizer(b, "the file has no tokenizer");

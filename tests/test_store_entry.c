@@ -333,11 +333,12 @@ static void store_tells_why_there_is_no_tokenizer_json(void **state)
     (void)state;
     char *root = temp_dir();
     struct gguf_build *b = gguf_build_llama_like("llama", NULL);
-    tree_build(root, "m/spm.gguf", b);
+    gguf_build_str(b, "tokenizer.ggml.model", "t5");
+    tree_build(root, "m/t5.gguf", b);
     gguf_build_free(b);
-    expect(root, "model 0 local/m/spm <- m/spm.gguf\n",
-           "ENOENT m/spm.gguf: no tokenizer.json: not written for tokenizers of type 'llama', only "
-           "for 'gpt2'\n");
+    expect(root, "model 0 local/m/t5 <- m/t5.gguf\n",
+           "ENOENT m/t5.gguf: no tokenizer.json: not written for tokenizers of type 't5', only "
+           "for 'gpt2', 'llama'\n");
     free(root);
 }
 

@@ -1,0 +1,58 @@
+/* Between the parts of tokenizer.json: sibling_tokenizer.c reads a GGUF's vocabulary and writes the
+ * text, sibling_spm.c finds the merges that SentencePiece's scores stand for. */
+#ifndef APRFS_FORMAT_SIBLING_INTERNAL_H
+#define APRFS_FORMAT_SIBLING_INTERNAL_H
+
+#include "format/err.h"
+#include "format/gguf.h"
+#include "format/pretok.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* GGUF's tokenizer.ggml.token_type (llama_token_type of llama.h). */
+enum {
+    TYPE_UNKNOWN = 2,
+    TYPE_CONTROL = 3,
+    TYPE_USER_DEFINED = 4,
+};
+
+/* Open addressing over u64 keys: slot = value + 1, 0 = free. The caller compares. */
+struct table {
+    uint32_t *slot;
+    size_t mask;
+    uint64_t seed; /* random: a file cannot choose texts that all meet in one place */
+};
+
+struct bpe {
+    const struct gguf_key *tokens, *merges, *types; /* types may be NULL */
+    const struct pretok *pre;
+    struct gguf_str *text; /* [n_token], into the GGUF */
+    uint64_t n_token;
+    struct table by_text, by_pair;
+    uint64_t *pair; /* [n_merge]: ids of left and right */
+    uint64_t n_merge;
+    char *joined; /* scratch of load_merges() */
+    size_t cap_joined;
+    bool add_bos, add_eos;
+    bool spm;          /* tokenizer.ggml.model "llama": pre is NULL */
+    bool space_prefix; /* spm: a blank before each text between special tokens */
+    uint64_t bos, eos;
+};
+
+/* The token of that text, or -1; where free_at is given, also where it would go. */
+int64_t sibling_find_text(const struct bpe *b, struct gguf_str s, size_t *free_at);
+
+/* Is it named like a Phi-3? Then llama.cpp lets special tokens take the blanks behind them, ASCII's
+ * alone; tokenizer.json can only say: all of Unicode's. */
+bool sibling_is_phi3(const struct gguf *g);
+
+/* -ENOENT, "no tokenizer.json: ..." */
+int sibling_no_file(struct err *e, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* Fills pair and n_merge so that merging pairs in their order gives the tokens that llama.cpp finds by
+ * scores; -ENOENT where no order does, or none was proven to. Takes b with its tokens loaded. */
+int sibling_spm_merges(struct bpe *b, const struct gguf *g, struct err *e);
+
+#endif
