@@ -49,10 +49,11 @@ int sandbox_keep_caps(unsigned long long keep, bool for_good, struct err *e)
 
 int sandbox_allow(struct sandbox *s, enum sandbox_use use, const char *dir)
 {
-    if (s->n_dir == SANDBOX_MAX_DIR)
-        return -ENOSPC;
-    s->dir[s->n_dir].use = use;
-    s->dir[s->n_dir].path = strdup(dir);
+    struct sandbox_dir *more = reallocarray(s->dir, s->n_dir + 1, sizeof *more);
+    if (!more)
+        return -ENOMEM;
+    s->dir = more;
+    s->dir[s->n_dir] = (struct sandbox_dir){strdup(dir), use};
     return s->dir[s->n_dir].path ? (s->n_dir++, 0) : -ENOMEM;
 }
 
@@ -60,6 +61,8 @@ void sandbox_release(struct sandbox *s)
 {
     while (s->n_dir > 0)
         free(s->dir[--s->n_dir].path);
+    free(s->dir);
+    s->dir = NULL;
 }
 
 /* --- Landlock ------------------------------------------------------------------------------ */
@@ -134,7 +137,7 @@ static int ll_rules(const struct sandbox *s, int ruleset, uint64_t handled)
         ll_allow(ruleset, "/dev/fuse", handled & (LL_READ_FILE | LL_WRITE_FILE | LL_IOCTL_DEV));
     static const uint64_t access[] = {
         [SANDBOX_READ] = LL_READ, [SANDBOX_TEMP] = LL_TEMP, [SANDBOX_WRITE] = LL_WRITE};
-    for (int i = 0; rc == 0 && i < s->n_dir; i++)
+    for (size_t i = 0; rc == 0 && i < s->n_dir; i++)
         rc = ll_allow(ruleset, s->dir[i].path, handled & access[s->dir[i].use]);
     for (size_t i = 0; rc == 0 && handled & LL_READ && i < sizeof own / sizeof *own; i++)
         rc = ll_allow(ruleset, own[i], handled & LL_READ);

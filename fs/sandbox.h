@@ -3,7 +3,7 @@
  *   capabilities   none stay but those asked for (caps=): tier 2 needs none, and what needs
  *                  CAP_SYS_ADMIN at every call is the broker's (broker.h)
  *   no_new_privs   always with the rest: the setuid fusermount3 is run by the broker
- *   Landlock       writing only below the folders named here; reading anywhere, or, where links may not
+ *   Landlock       writing only below the folders named here, and making files only where that is said; reading anywhere, or, where links may not
  *                  lead out of the sources (resolve=beneath), only there; no TCP, no abstract sockets
  *   seccomp        the system calls of seccomp.c and no others: no execve, no new process, no socket
  *
@@ -20,32 +20,34 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#define SANDBOX_MAX_DIR 32
-
 enum sandbox_use {
-    SANDBOX_READ,  /* a source, the mount itself */
-    SANDBOX_TEMP,  /* unnamed files (O_TMPFILE) may be made in it */
+    SANDBOX_READ, /* a source, the mount itself */
+    SANDBOX_TEMP, /* unnamed files (O_TMPFILE) may be made in it, no named ones; existing ones can be
+                      written to: Landlock knows both as WRITE_FILE below a folder */
     SANDBOX_WRITE, /* files and folders may be made, written, renamed and removed below it */
 };
 
+struct sandbox_dir {
+    char *path; /* owned */
+    enum sandbox_use use;
+};
+
 struct sandbox {
-    struct {
-        char *path; /* owned */
-        enum sandbox_use use;
-    } dir[SANDBOX_MAX_DIR];
-    int n_dir;
+    struct sandbox_dir *dir; /* owned; as many as there are SOURCEs and more */
+    size_t n_dir;
     bool on;                 /* seccomp, Landlock, no_new_privs; capabilities go in any case */
     bool read_anywhere;      /* links may lead out of the sources */
     unsigned long long keep; /* capabilities that stay */
     char text[512];          /* what was done and what not, for status.txt and the log */
 };
 
-/* Names a folder for sandbox_enter, which passes over one that does not exist then. -ENOSPC, -ENOMEM. */
+/* Names a folder for sandbox_enter, which passes over one that does not exist then. -ENOMEM. */
 int sandbox_allow(struct sandbox *s, enum sandbox_use use, const char *dir);
 void sandbox_release(struct sandbox *s);
 
 /* Capabilities by number (CAP_*), as bits 1 << number. Takes all others out of the effective set, and,
- * if for_good, out of every set. Those that are not there stay absent. */
+ * if for_good, out of the permitted and inheritable ones (the bounding set matters to execve only, which
+ * no_new_privs and the filter refuse). Those that are not there stay absent. */
 int sandbox_keep_caps(unsigned long long keep, bool for_good, struct err *e);
 bool sandbox_has_cap(int cap); /* effective */
 
