@@ -356,6 +356,12 @@ static void stop_threads(struct daemon *d)
         pthread_join(d->keeper, NULL);
 }
 
+static unsigned long long kept_caps(const struct options *o)
+{
+    return (o->caps & OPTION_CAP_READ ? 1ULL << CAP_DAC_READ_SEARCH : 0) |
+           (o->caps & OPTION_CAP_LEASE ? 1ULL << CAP_LEASE : 0);
+}
+
 /* The log's first line: what this process may not do, and what that means for readers. */
 static void say_what_is_missing(const struct options *o)
 {
@@ -374,12 +380,6 @@ static void say_what_is_missing(const struct options *o)
                  o->caps & OPTION_CAP_READ ? ""
                                            : " what is closed to root's own user is not shown;",
                  o->caps & OPTION_CAP_LEASE ? "" : " no leases on files of other users");
-}
-
-static unsigned long long kept_caps(const struct options *o)
-{
-    return (o->caps & OPTION_CAP_READ ? 1ULL << CAP_DAC_READ_SEARCH : 0) |
-           (o->caps & OPTION_CAP_LEASE ? 1ULL << CAP_LEASE : 0);
 }
 
 /* Mounts; from then on the broker is what can unmount. */
@@ -600,8 +600,13 @@ static bool before_mount(struct daemon *d, int argc, char **argv, int *code)
         *code = fflush(stdout) == 0 ? 0 : 1;
         return true;
     }
+    /* Which known stores can be read is asked with the rights that stay. */
+    if (rc == 0)
+        rc = sandbox_keep_caps(kept_caps(o), false, &e);
     if (rc == 0)
         rc = sources_init(&d->fs.sources, o->source, o->n_source, &e);
+    if (rc == 0)
+        rc = sandbox_keep_caps(~0ULL, false, &e);
     if (rc == 0)
         rc = mount_check(o, &d->fs.sources, d->dir, &e);
     if (rc == 0 && o->ready_fd >= 0 && fcntl(o->ready_fd, F_SETFD, FD_CLOEXEC) < 0) {

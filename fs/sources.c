@@ -5,8 +5,11 @@
 #include "fs/log.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static int add(struct sources *s, const char *path, enum store_kind kind, struct err *e)
 {
@@ -20,10 +23,19 @@ static int add(struct sources *s, const char *path, enum store_kind kind, struct
     return 0;
 }
 
+static bool is_readable(const char *dir)
+{
+    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd >= 0)
+        close(fd);
+    return fd >= 0;
+}
+
+/* One that cannot be read, as a service's store often is for others, does not keep the rest away. */
 static int add_known(struct sources *s, struct err *e)
 {
     struct store_root *root;
-    size_t n, found = 0;
+    size_t n, found = 0, shut = 0;
     int rc = store_roots(&root, &n, e);
     if (rc < 0)
         return rc;
@@ -32,12 +44,20 @@ static int add_known(struct sources *s, struct err *e)
             log_line(LOG_WARN, "auto: %s", root[i].why);
             continue;
         }
+        if (!is_readable(root[i].path)) {
+            log_line(LOG_WARN, "auto: %s: passed over: %s%s", root[i].path, strerror(errno),
+                     errno == EACCES && geteuid() == 0 ? " (-o caps=read lets root read it)" : "");
+            shut++;
+            continue;
+        }
         log_line(LOG_NOTE, "auto: %s (%s)", root[i].path, store_kind_name(root[i].kind));
         rc = add(s, root[i].path, root[i].kind, e);
         found++;
     }
     store_roots_free(root, n);
     const char *home = getenv("HOME");
+    if (rc == 0 && found == 0 && shut > 0)
+        return err_set(e, -EACCES, "auto: none of the known stores can be read (see above)");
     if (rc == 0 && found == 0)
         rc =
             err_set(e, -ENOENT,

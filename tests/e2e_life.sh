@@ -462,6 +462,18 @@ t_caps() { # root gives up what it was not told to keep, and says so
     cat "$M/local/theirs/theirs.apr" >/dev/null
     stop
     refuses 1 "caps=read" "$APRFS" "$T/shut" "$T/m.mnt"
+    # Of the known stores one that root may not read is passed over, and said; alone it is a refusal.
+    mkdir -p "$T/home2/.cache/llama.cpp" "$T/home2/.ollama/models/manifests" "$T/home2/.ollama/models/blobs" "$T/auto"
+    chown -R nobody "$T/home2/.ollama/models"
+    chmod 700 "$T/home2/.ollama/models"
+    known() { env -u XDG_CACHE_HOME -u HF_HOME -u HF_HUB_CACHE -u LLAMA_CACHE -u OLLAMA_MODELS HOME="$T/home2" "$@"; }
+    cp "$T/store/mine.gguf" "$T/home2/.cache/llama.cpp/"
+    known "$APRFS" auto "$T/auto" 2>"$T/err"
+    grep -q 'auto: .*/\.ollama/models: passed over: Permission denied.*caps=read' "$T/err"
+    [ -n "$(find "$T/auto" -name '*.apr')" ]
+    umount "$T/auto"
+    rm -r "$T/home2/.cache"
+    [ -d /usr/share/ollama ] || refuses 1 "none of the known stores can be read" known "$APRFS" auto "$T/auto"
     # Leases: those of root's own files; with caps=lease those of others'.
     [ -r /proc/locks ] || skip "no /proc/locks"
     chmod 644 "$T/store/theirs.gguf"
