@@ -98,6 +98,9 @@ void store_free(struct store *s)
     for (size_t i = 0; i < s->n_entry; i++)
         entry_release(&s->entry[i]);
     free(s->entry);
+    for (size_t i = 0; i < s->n_merged; i++)
+        entry_release(&s->merged[i]);
+    free(s->merged);
     for (size_t i = 0; i < s->n_problem; i++)
         store_problem_release(&s->problem[i]);
     free(s->problem);
@@ -123,10 +126,13 @@ static int cmp_first_path(const void *pa, const void *pb)
 static const struct store_entry **index_prev(const struct store *prev, size_t *n)
 {
     *n = 0;
-    const struct store_entry **idx = prev ? calloc(prev->n_entry + 1, sizeof *idx) : NULL;
+    const struct store_entry **idx =
+        prev ? calloc(prev->n_entry + prev->n_merged + 1, sizeof *idx) : NULL;
     for (size_t i = 0; idx && i < prev->n_entry; i++)
         if (prev->entry[i].n_part > 0)
             idx[(*n)++] = &prev->entry[i];
+    for (size_t i = 0; idx && i < prev->n_merged; i++)
+        idx[(*n)++] = &prev->merged[i]; /* only what is shown, so has parts, is merged */
     if (*n)
         qsort(idx, *n, sizeof *idx, cmp_first_path);
     return idx;
@@ -309,20 +315,38 @@ static int cmp_wish(const void *pa, const void *pb)
     return r ? r : strcmp(a->order, b->order);
 }
 
-static int alias_move(struct store_entry *to, struct store_entry *from)
+static bool has_alias(const struct store_entry *en, const char *alias)
 {
-    char **p = realloc(to->alias, (to->n_alias + from->n_alias) * sizeof *p);
+    for (size_t i = 0; i < en->n_alias; i++)
+        if (!strcmp(en->alias[i], alias))
+            return true;
+    return false;
+}
+
+/* en is another name of to: its aliases go there, the rest is kept for the next scan. en is empty
+ * then. */
+static int merge_into(struct store *s, struct store_entry *to, struct store_entry *en)
+{
+    char **p = realloc(to->alias, (to->n_alias + en->n_alias) * sizeof *p);
     if (!p)
         return -ENOMEM;
     to->alias = p;
-    memcpy(p + to->n_alias, from->alias, from->n_alias * sizeof *p);
-    to->n_alias += from->n_alias;
-    from->n_alias = 0;
+    for (size_t i = 0; i < en->n_alias; i++)
+        if (has_alias(to, en->alias[i]))
+            free(en->alias[i]);
+        else
+            p[to->n_alias++] = en->alias[i];
+    en->n_alias = 0;
+    s->merged[s->n_merged++] = *en;
+    memset(en, 0, sizeof *en);
     return 0;
 }
 
 static int merge_same(struct store *s)
 {
+    s->merged = calloc(s->n_entry + 1, sizeof *s->merged);
+    if (!s->merged)
+        return -ENOMEM;
     if (s->n_entry)
         qsort(s->entry, s->n_entry, sizeof *s->entry, cmp_wish);
     size_t n = 0, group = 0; /* kept so far; the first kept one of this name */
@@ -336,11 +360,9 @@ static int merge_same(struct store *s)
         while (k < n && !same_files(&s->entry[k], en))
             k++;
         if (k < n) {
-            int rc = alias_move(&s->entry[k], en);
+            int rc = merge_into(s, &s->entry[k], en);
             if (rc < 0)
                 return rc;
-            entry_release(en);
-            memset(en, 0, sizeof *en);
             continue;
         }
         if (n != i) {
@@ -379,10 +401,6 @@ static int settle_names(struct store *s, struct err *e)
         if (copy_str(&en->publisher, claim[k].publisher) || copy_str(&en->model, claim[k].model) ||
             copy_str(&en->stem, claim[k].stem))
             rc = err_set(e, -ENOMEM, "no memory to name an entry");
-        char path[3 * NAME_SIZE + 8];
-        snprintf(path, sizeof path, "%s/%s/%s%s", claim[k].publisher, claim[k].model, claim[k].stem,
-                 store_suffix(&s->opt));
-        en->shown_ino = name_inode(path, en->head_sha256);
         k++;
     }
     free(claim);
@@ -527,8 +545,15 @@ static int try_below(const struct layout *l, struct store *s, int *fd, bool *fit
     return store_starved(rc) ? rc : 0;
 }
 
-/* Told by s->opt.kind, or the first that fits: the root itself, then one folder below it. given: the
- * root's name as it was given, which may say more than the real path. */
+static bool names_model(int root_fd, const char *name)
+{
+    (void)root_fd;
+    return store_named_gguf(name);
+}
+
+/* Told by s->opt.kind, or the first that fits: the root itself, then one folder below it, unless
+ * the root has models of its own, which would be lost. given: the root's name as it was given,
+ * which may say more than the real path. */
 static int find_layout(const struct layout **out, struct store *s, int *fd, const char *given,
                        struct err *e)
 {
@@ -547,7 +572,8 @@ static int find_layout(const struct layout **out, struct store *s, int *fd, cons
         if ((!l || l == &layouts[i]) && layouts[i].detect &&
             (layouts[i].detect(*fd, s->root) || layouts[i].detect(*fd, given)))
             *out = &layouts[i];
-    for (size_t i = 0; !*out && i < N_LAYOUT; i++) {
+    bool home = l || *out || !store_any_name(*fd, names_model);
+    for (size_t i = 0; home && !*out && i < N_LAYOUT; i++) {
         bool fits = false;
         int rc =
             (!l || l == &layouts[i]) && layouts[i].below ? try_below(&layouts[i], s, fd, &fits) : 0;

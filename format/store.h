@@ -85,7 +85,7 @@ struct store_entry {
     char *
         called; /* all that the layout told of names: equal, and the same bytes give the same wish */
     char **alias; /* other names: as users type them ("qwen2.5:0.5b", "org/repo"), then order; of
-                   * several entries that were one model, one list after the other */
+                   * several entries that were one model, one list after the other, each name once */
     size_t n_alias;
     char *revision; /* hub: commit; Ollama: manifest digest; "" = the store knows none */
     char *params;   /* Ollama's params layer, JSON as it stands; "" = none */
@@ -110,9 +110,8 @@ struct store_entry {
     int tokenizer_rc;                     /* 0: sibling_tokenizer() will write one; else why not */
     char *tokenizer_why;
 
-    /* Plan; zeros unless options.plan, role STORE_MODEL and rc 0. */
-    uint64_t size;      /* bytes of the .apr: exact, final */
-    uint64_t shown_ino; /* name_inode() over "publisher/model/stem.apr" and head_sha256 */
+    /* Bytes of the .apr: exact, final; 0 unless options.plan, role STORE_MODEL and rc 0. */
+    uint64_t size;
 };
 
 /* One line of problems.txt. */
@@ -129,6 +128,9 @@ struct store {
     struct store_options opt;
     struct store_entry *entry; /* sorted by publisher, model, stem (bytes); ones with rc < 0 too */
     size_t n_entry;
+    struct store_entry *merged; /* what became another name of an entry: known to the next scan, so
+                                 * that it is not parsed again */
+    size_t n_merged;
     struct store_problem *problem; /* sorted by path; entries with rc < 0 are here too */
     size_t n_problem;
     char **dir; /* folders whose change may change the scan, below the root, "" = the root; sorted,

@@ -280,15 +280,21 @@ static bool is_better(const struct snapshot *a, const struct snapshot *b)
     return a->mtime_ns != b->mtime_ns ? a->mtime_ns > b->mtime_ns : strcmp(a->name, b->name) > 0;
 }
 
-/* The best of s but for main's (n: there is none) that has a file; *best = n: none. */
+/* The best of s but for main's (n: there is none) that has a file; *best = n: none. All are to be
+ * watched: a file that comes to another may make that the best. */
 static int next_best(const struct store_folder *d, const struct snapshot *s, size_t n, size_t main,
                      size_t *best)
 {
     *best = n;
     for (size_t i = 0; i < n; i++) {
+        char *rel = store_join(d->rel, s[i].name);
+        int rc = rel ? store_dir_add(d->b, rel) : -ENOMEM;
+        free(rel);
+        if (rc < 0)
+            return rc;
         if (i == main || (*best < n && !is_better(&s[i], &s[*best])))
             continue;
-        int rc = has_file(d->b, d->fd, d->rel, s[i].name, d->depth + 1);
+        rc = has_file(d->b, d->fd, d->rel, s[i].name, d->depth + 1);
         if (rc < 0)
             return rc;
         *best = rc > 0 ? i : *best;
@@ -309,7 +315,7 @@ static int choose(const struct repo *r, struct store_folder *repo, const struct 
     int rc = main < n ? has_file(d->b, d->fd, d->rel, s[main].name, d->depth + 1) : 0;
     if (rc != 0)
         return rc < 0 ? rc : 0;
-    rc = *r->main_commit && n > 1 ? mark_refs(r, repo, "refs", s, n) : 0;
+    rc = *r->main_commit && n > 0 ? mark_refs(r, repo, "refs", s, n) : 0;
     if (rc == 0)
         rc = next_best(d, s, n, main, &best);
     if (rc < 0 || best == n)
@@ -442,7 +448,7 @@ int store_hub_repo(struct store_folder *root, const char *folder)
         return store_folder_problem(root, folder, -ELOOP,
                                     "a link where a repository's folder is expected: not followed");
     if (!S_ISDIR(st.st_mode))
-        return 0;
+        return store_plain_visit(root, folder);
     enum store_how how = root->b->how;
     enum store_kind kind = root->b->kind;
     root->b->how = STORE_HOW_HUB;
@@ -472,8 +478,11 @@ static int visit(struct store_folder *d, const char *name)
         return errno == ENOENT ? 0 : store_folder_problem(d, name, -errno, strerror(errno));
     if (!S_ISDIR(st.st_mode))
         return store_plain_visit(d, name);
-    /* datasets--, spaces--, kernels--; .locks, .no_exist */
-    return name[0] == '.' || strstr(name, "s--") || store_hub_is_shared(d->fd, name)
+    static const char *const other[] = {"datasets--", "spaces--", "kernels--"};
+    for (size_t i = 0; i < sizeof other / sizeof *other; i++)
+        if (!strncmp(name, other[i], strlen(other[i])))
+            return 0;
+    return name[0] == '.' || store_hub_is_shared(d->fd, name) /* .locks, .no_exist */
                ? 0
                : store_folder_problem(
                      d, name, -EINVAL,

@@ -87,8 +87,28 @@ static void store_hf_without_main_takes_the_newest(void **state)
     tree_hub_ref(root, REPO, "main", "../../../x");
     expect(root, "model 0 org/repo/b <- org/repo|" REPO "/snapshots/" B "/b.gguf\n",
            "EUCLEAN " REPO "/refs/main: no commit's id: the newest snapshot is shown\n");
+    struct store *s = tree_scan(root, &automatic);
+    bool watched = false; /* a file that comes to the other may make it the newest */
+    for (size_t i = 0; i < s->n_dir; i++)
+        watched |= !strcmp(s->dir[i], REPO "/snapshots/" A);
+    assert_true(watched);
+    store_free(s);
     free(a);
     free(b);
+    free(root);
+}
+
+/* The only snapshot was a tag's, never main's: no word may say otherwise. */
+static void store_hf_says_whose_the_only_snapshot_is(void **state)
+{
+    (void)state;
+    char *root = temp_dir();
+    tree_hub_model(root, REPO, A, "m.gguf", 1);
+    tree_hub_ref(root, REPO, "v1", A);
+    tree_hub_ref(root, REPO, "main", "c0ffee");
+    expect(root, "model 0 org/repo/m <- org/repo|" AT "m.gguf\n",
+           "WARN " REPO "/refs/main: names c0ffee, which is not here: " A
+           " is shown, the newest here\n");
     free(root);
 }
 
@@ -245,8 +265,14 @@ static void store_hf_leaves_out_what_is_no_model(void **state)
     tree_text(root, ".locks/" REPO "/x.lock", "");
     tree_text(root, REPO "/.no_exist/" A "/adapter_config.json", "");
     tree_text(root, "version.txt", "1");
+    tree_hub_model(root, "kernels--org--k", A, "k.gguf", 3);
     tree_model(root, "mine/x.gguf", 4);
-    expect(root, "model 0 org/repo/m <- org/repo|" AT "m.gguf\n",
+    tree_model(root, "facts--mine/x.gguf", 4); /* no kind of repository that the hub has */
+    tree_model(root, "models--a--b.gguf", 5);  /* a file is no repository, whatever its name */
+    expect(root,
+           "model 0 llama.cpp/models--a--b/models--a--b <- models--a--b.gguf\n"
+           "model 0 org/repo/m <- org/repo|" AT "m.gguf\n",
+           "EINVAL facts--mine: no folder of a hub cache: not searched; name it as a source\n"
            "EINVAL mine: no folder of a hub cache: not searched; name it as a source\n");
     free(root);
 }
@@ -490,7 +516,31 @@ static void store_hf_is_found_below_its_home(void **state)
     store_free(p);
     store_free(t);
     store_free(s);
+    /* A folder with models of its own is no program's home: none of them may be lost. */
+    tree_model(root, "mine.gguf", 2);
+    s = tree_scan(root, &automatic);
+    assert_int_equal(s->kind, STORE_PLAIN);
+    assert_int_equal(s->n_entry, 3);
+    store_free(s);
     free(hub);
+    free(root);
+}
+
+/* Two ways of one snapshot to one blob are one model: each name once, and read once for all. */
+static void store_hf_merges_two_ways_to_one_blob(void **state)
+{
+    (void)state;
+    char *root = temp_dir();
+    tree_hub_model(root, REPO, A, "m.gguf", 1);
+    tree_hub_model(root, REPO, A, "sub/m.gguf", 1);
+    expect(root, "model 0 org/repo/m <- org/repo|" AT "m.gguf|" AT "sub/m.gguf\n", "");
+    struct store *first = tree_scan(root, &automatic), *second = NULL;
+    assert_int_equal(first->n_parsed, 2);
+    assert_int_equal(store_scan(&second, root, &automatic, first, NULL), 0);
+    assert_int_equal(second->n_parsed, 0);
+    assert_true(store_equal(first, second));
+    store_free(first);
+    store_free(second);
     free(root);
 }
 
@@ -544,6 +594,7 @@ int main(void)
         cmocka_unit_test(store_hf_shows_the_main_revision),
         cmocka_unit_test(store_hf_shows_all_revisions_when_asked),
         cmocka_unit_test(store_hf_without_main_takes_the_newest),
+        cmocka_unit_test(store_hf_says_whose_the_only_snapshot_is),
         cmocka_unit_test(store_hf_keeps_the_old_revision_until_the_first_file),
         cmocka_unit_test(store_hf_flattens_sub_folders),
         cmocka_unit_test(store_hf_joins_shards_per_folder),
@@ -558,6 +609,7 @@ int main(void)
         cmocka_unit_test(store_hf_follows_blobs_that_repositories_share),
         cmocka_unit_test(store_hf_keeps_projectors_by_name),
         cmocka_unit_test(store_hf_is_found_below_its_home),
+        cmocka_unit_test(store_hf_merges_two_ways_to_one_blob),
         cmocka_unit_test(store_hf_says_what_to_watch),
         cmocka_unit_test(store_hf_rescan_parses_only_what_changed),
     };
