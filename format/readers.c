@@ -21,7 +21,7 @@
 #define APR_MOD     "paiml/realizar:src/apr/mod.rs"
 #define APR_META    "paiml/realizar:src/apr/metadata.rs"
 #define APR_MAPPED  "paiml/realizar:src/apr/mapped_apr_model.rs"
-#define APR_V2      "paiml/realizar:src/apr/tokenizer_loading.rs"
+#define APR_V2      "paiml/realizar:src/apr/loading_mmap.rs"
 #define GGUF_CONFIG "paiml/realizar:src/gguf/config.rs"
 #define FROM_APR    "paiml/realizar:src/gguf/loader_apr_quantized.rs"
 #define CUDA_INIT   "paiml/realizar:src/apr/cuda_model_init.rs"
@@ -68,6 +68,9 @@ static const struct {
     {{"metadata-empty-model", QUANT, READER_REFUSES,
       "the same; a model without metadata is refused (C-01)", APR_META},
      check_metadata_empty},
+    {{"tensor-count", CONTAINER, READER_REFUSES,
+      "room for as many entries as the header says, 88 bytes each, fits into 16 GiB", APR_MAPPED},
+     check_tensor_count},
     {{"index-bounds", APRENDER, READER_REFUSES, "every entry of the index can be read", FEB_READER},
      check_index_bounds},
     {{"index-short", CONTAINER | R(F32), READER_DIFFERS,
@@ -246,7 +249,7 @@ void readers_judge(struct reader_verdict v[N_READER], struct source *src, const 
                           .r = &r,
                           .a = a,
                           .refused = refused,
-                          .wrong = calloc(r.n_read + 1, sizeof(bool))};
+                          .wrong = calloc(r.n_all + 1, sizeof(bool))};
         v[i].no_memory = !j.wrong;
         for (size_t k = 0; k < N_RULE && j.wrong; k++)
             if (table[k].rule.readers & 1U << i) {

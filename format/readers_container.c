@@ -232,13 +232,28 @@ void check_metadata_empty(struct judge *j)
 void check_index_bounds(struct judge *j)
 {
     const struct raw_apr *r = j->r;
-    if (r->size < APR_HEADER_SIZE || !r->index_past_end)
+    bool aprender = j->reader == READER_FEB || j->reader == READER_MID;
+    size_t n = aprender ? r->n_all : r->n_read;
+    if (r->size < APR_HEADER_SIZE || n >= r->n_tensor)
         return;
     if (r->index_off > r->size)
         judge_found(j, j->reader == READER_FEB ? "panics: the index begins past the end of the file"
                                                : "the index begins past the end of the file");
     else
-        judge_found(j, "only %zu entries of the index can be read", r->n_read);
+        judge_found(j, "only %zu entries of the index can be read, not %" PRIu32, n, r->n_tensor);
+}
+
+/* realizar's TensorEntry: two strings, a vector, two numbers. */
+#define ENTRY_BYTES 88
+#define MOST_MEMORY ((uint64_t)16 << 30)
+
+void check_tensor_count(struct judge *j)
+{
+    uint64_t n = (uint64_t)j->r->n_tensor * ENTRY_BYTES;
+    if (j->r->size >= APR_HEADER_SIZE && n > MOST_MEMORY)
+        judge_found(j,
+                    "asks for %" PRIu64 " GiB before it reads an entry: dies where there is less",
+                    n >> 30);
 }
 
 void check_index_place(struct judge *j)
@@ -306,7 +321,7 @@ uint32_t reading(enum reader reader, const struct raw_tensor *t)
 
 void check_dtype_known(struct judge *j)
 {
-    for (size_t i = 0; i < j->r->n_read; i++)
+    for (size_t i = 0; i < j->r->n_all; i++)
         if (reading(j->reader, &j->r->t[i]) == READING_REFUSES) {
             judge_tensor(j, &j->r->t[i], "does not know the dtype of tensor '%.80s'");
             return;

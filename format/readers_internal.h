@@ -28,13 +28,14 @@ struct raw_apr {
     uint16_t flags;
     uint64_t meta_off, index_off, data_off;
     uint32_t meta_size;
-    bool meta_past_end, index_past_end, unsorted;
+    bool meta_past_end, unsorted;
     bool not_json;  /* or not an object */
     char twice[64]; /* a top-level key that stands there twice; "" = none */
     cJSON *meta;    /* an object (its first of two equal keys); NULL: not_json */
     uint8_t *index;
     struct raw_tensor *t; /* the entries that could be read */
-    size_t n_read;
+    size_t n_all;         /* of them: by a reader that goes on to the end of the file (aprender) */
+    size_t n_read;        /* before data_off, where realizar's stop */
 };
 
 /* Never fails: what cannot be read is marked as such. */
@@ -74,8 +75,8 @@ uint32_t reading(enum reader reader, const struct raw_tensor *t);
 typedef void rule_check(struct judge *j);
 rule_check check_size, check_magic, check_header_crc, check_column_major, check_encrypted,
     check_compressed, check_metadata_bounds, check_metadata_json, check_metadata_type,
-    check_metadata_empty, check_index_bounds, check_index_place, check_index_sorted,
-    check_dtype_known, check_dtype_meaning, check_tensor_bounds;
+    check_metadata_empty, check_tensor_count, check_index_bounds, check_index_place,
+    check_index_sorted, check_dtype_known, check_dtype_meaning, check_tensor_bounds;
 rule_check check_required, check_dimensions, check_limits, check_names, check_embedding_type,
     check_norm_f32, check_bias_type, check_qkv_bias, check_unbound, check_shapes, check_gemma3,
     check_cuda_arch, check_eps_given, check_head_size, check_f32_keys, check_f32_rope,

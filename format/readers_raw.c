@@ -80,30 +80,41 @@ static int cmp_names(const struct raw_tensor *t, const char *name, size_t len)
     return c ? c : t->name_len < len ? -1 : t->name_len > len;
 }
 
+/* The entries within len bytes; false: not even those bytes can be had. */
+static bool read_entries(struct raw_apr *r, struct source *src, uint64_t len)
+{
+    free(r->index);
+    r->n_all = 0;
+    r->unsorted = false;
+    r->index = malloc(len ? (size_t)len : 1);
+    if (!r->index || source_read(src, r->index, r->index_off, (size_t)len, NULL) < 0)
+        return false;
+    struct cursor c = cursor_over(r->index, (size_t)len);
+    while (r->n_all < r->n_tensor && read_entry(&r->t[r->n_all], &c)) {
+        const struct raw_tensor *t = &r->t[r->n_all];
+        r->unsorted |= r->n_all > 0 && cmp_names(&t[-1], t->name, t->name_len) > 0;
+        r->n_all++;
+    }
+    return true;
+}
+
 static void read_index(struct raw_apr *r, struct source *src)
 {
-    uint64_t len = r->index_off < r->size ? r->size - r->index_off : 0;
+    uint64_t rest = r->index_off < r->size ? r->size - r->index_off : 0, len = rest;
     if (r->data_off > r->index_off && r->data_off - r->index_off < len)
         len = r->data_off - r->index_off;
-    if (len > MAX_READ)
-        len = MAX_READ;
-    if (r->n_tensor > len / 20) { /* not even empty names would fit */
-        r->index_past_end = true;
-        r->n_tensor = (uint32_t)(len / 20);
+    rest = rest > MAX_READ ? MAX_READ : rest;
+    len = len > MAX_READ ? MAX_READ : len;
+    uint64_t most = rest / 20 < r->n_tensor ? rest / 20 : r->n_tensor; /* names may be empty */
+    r->t = calloc((size_t)most + 1, sizeof *r->t);
+    uint32_t n_tensor = r->n_tensor;
+    r->n_tensor = (uint32_t)most;
+    if (r->t && read_entries(r, src, len)) {
+        r->n_read = r->n_all;
+        if (r->n_read < n_tensor && len < rest && !read_entries(r, src, rest))
+            r->n_read = r->n_all = 0;
     }
-    r->index = malloc(len ? (size_t)len : 1);
-    r->t = calloc((size_t)r->n_tensor + 1, sizeof *r->t);
-    if (!r->index || !r->t || source_read(src, r->index, r->index_off, (size_t)len, NULL) < 0) {
-        r->index_past_end = true;
-        return;
-    }
-    struct cursor c = cursor_over(r->index, (size_t)len);
-    while (r->n_read < r->n_tensor && read_entry(&r->t[r->n_read], &c)) {
-        const struct raw_tensor *t = &r->t[r->n_read];
-        r->unsorted |= r->n_read > 0 && cmp_names(&t[-1], t->name, t->name_len) > 0;
-        r->n_read++;
-    }
-    r->index_past_end |= r->n_read < r->n_tensor;
+    r->n_tensor = n_tensor;
 }
 
 void raw_read(struct raw_apr *r, struct source *src)
