@@ -32,14 +32,27 @@ enum counters_op {
 
 #define COUNTERS_MAX_ERRNO 134 /* above Linux' largest */
 
+enum counters_read {
+    COUNT_READ_CACHED,
+    COUNT_READ_DIRECT,
+    COUNT_READ_TEXT, /* siblings, .aprfs */
+    N_COUNT_READ,
+};
+
 struct counters {
     atomic_uint_least64_t op[N_COUNT_OP];
+    atomic_uint_least64_t read_bytes[N_COUNT_READ];
     atomic_uint_least64_t error[COUNTERS_MAX_ERRNO]; /* by errno; [0] takes unknown ones */
 };
 
 static inline void counters_op(struct counters *c, enum counters_op op)
 {
     atomic_fetch_add_explicit(&c->op[op], 1, memory_order_relaxed);
+}
+
+static inline void counters_read(struct counters *c, enum counters_read mode, uint64_t n)
+{
+    atomic_fetch_add_explicit(&c->read_bytes[mode], n, memory_order_relaxed);
 }
 
 /* An answer with that errno (positive). */

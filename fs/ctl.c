@@ -4,6 +4,7 @@
 #include "format/store_text.h"
 #include "fs/compat.h"
 #include "fs/log.h"
+#include "fs/metrics.h"
 #include "fs/pinned.h"
 
 #include <errno.h>
@@ -12,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/utsname.h>
 #include <unistd.h>
 
 #define PREFIX   "user.aprfs."
@@ -105,21 +107,6 @@ static int index_json(const struct tree *t, char **out, size_t *len, struct err 
     return rc;
 }
 
-/* A figure of /proc/self/status in KiB, 0 if it is not there. */
-static uint64_t proc_status_kib(const char *name)
-{
-    char line[128];
-    uint64_t v = 0;
-    size_t n = strlen(name);
-    FILE *f = fopen("/proc/self/status", "re");
-    while (f && fgets(line, sizeof line, f))
-        if (strncmp(line, name, n) == 0 && line[n] == ':')
-            v = strtoull(line + n + 1, NULL, 10);
-    if (f)
-        fclose(f);
-    return v;
-}
-
 static int stats(struct fs *fs, char **out, size_t *len, struct err *e)
 {
     struct watch_stats w;
@@ -137,8 +124,8 @@ static int stats(struct fs *fs, char **out, size_t *len, struct err *e)
         atomic_load(&fs->n_open_total), atomic_load(&fs->env.file_bytes),
         atomic_load(&fs->env.mem_bytes), atomic_load(&fs->env.conv_bytes),
         vcache_mem(fs->env.texts) + vcache_mem(fs->env.units), vcache_spilled(fs->env.texts),
-        nodes_count(fs->nodes), proc_status_kib("RssAnon"), w.n_scan, w.last_scan_ms, w.n_parsed,
-        w.n_event, w.n_overflow, w.n_dir);
+        nodes_count(fs->nodes), (uint64_t)metrics_proc_kib("RssAnon"), w.n_scan, w.last_scan_ms,
+        w.n_parsed, w.n_event, w.n_overflow, w.n_dir);
 }
 
 /* A line per store. */
@@ -159,13 +146,31 @@ static int stores_text(const struct store_set *set, char **out, size_t *len, str
     return rc;
 }
 
+/* The options that decide what is shown and how, as -o takes them. */
+static void options_text(const struct options *o, char *dst, size_t size)
+{
+    static const char *const cache[] = {
+        [CACHE_AUTO] = "auto", [CACHE_ALWAYS] = "always", [CACHE_NEVER] = "never"};
+    snprintf(dst, size, "ttl=%u,gguf=%s,cache=%s,umask=%04o%s%s%s%s%s%s", o->ttl_s,
+             o->links ? "link" : "none", cache[o->cache], (unsigned)o->umask,
+             o->allow_other ? ",allow_other" : "", o->allow_root ? ",allow_root" : "",
+             o->auto_unmount ? ",auto_unmount" : "",
+             o->store.resolve == STORE_RESOLVE_BENEATH ? ",resolve=beneath" : "",
+             o->store.all_revisions ? ",revisions=all" : "",
+             o->store.chat_hint ? ",chat_hint" : "");
+}
+
 static int status(struct fs *fs, char **out, size_t *len, struct err *e)
 {
     struct watch_stats w;
-    char fuse[256], tier[2048];
+    char fuse[256], tier[2048], options[256];
+    struct utsname u;
     watch_get_stats(fs->watch, &w);
     compat_describe(fuse, sizeof fuse);
     tiers_describe(fs->tiers, tier, sizeof tier);
+    options_text(&fs->opt, options, sizeof options);
+    if (uname(&u) < 0)
+        snprintf(u.release, sizeof u.release, "unknown");
     struct tree *t = nodes_tree(fs->nodes);
     char *stores = NULL;
     size_t n_stores = 0;
@@ -177,11 +182,11 @@ static int status(struct fs *fs, char **out, size_t *len, struct err *e)
     int rc = stores_text(t->scan->set, &stores, &n_stores, e);
     if (rc == 0)
         rc = text_printf(out, len, e,
-                         "aprfs %s, pid %ld\n%s\n%s%s\n"
+                         "aprfs %s, pid %ld\n%s\nLinux %s\n%s%s\noptions %s\n"
                          "models %zu, generation %" PRIu64 "\nthreads %u\nwatching: %s%s\n%s"
                          "%s\nlog lines lost: %" PRIu64 "\n",
-                         APRFS_VERSION, (long)getpid(), fuse, stores, view, t->n_model,
-                         t->generation, fs->opt.single ? 1 : compat_n_threads(),
+                         APRFS_VERSION, (long)getpid(), fuse, u.release, stores, view, options,
+                         t->n_model, t->generation, fs->opt.single ? 1 : compat_n_threads(),
                          w.inotify ? "inotify" : "by ttl, ", w.inotify ? "" : w.why_not, tier,
                          fs->sandbox.text, log_n_lost());
     free(stores);
@@ -200,6 +205,8 @@ int ctl_text(struct fs *fs, enum node_ctl which, char **out, size_t *len, struct
         return stats(fs, out, len, e);
     case CTL_STATUS:
         return status(fs, out, len, e);
+    case CTL_METRICS:
+        return metrics_text(fs, out, len, e);
     case CTL_INDEX:
         t = nodes_tree(fs->nodes);
         rc = index_json(t, out, len, e);

@@ -457,6 +457,7 @@ static bool read_sent(fuse_req_t req, struct handle *h, void *buf, uint64_t off,
     }
     atomic_fetch_add_explicit(&fs->n_read, 1, memory_order_relaxed);
     atomic_fetch_add_explicit(&fs->n_read_bytes, rc < 0 ? 0 : got, memory_order_relaxed);
+    counters_read(&fs->count, COUNT_READ_DIRECT, rc < 0 ? 0 : got);
     vfile_sent(vf, got);
     return true;
 }
@@ -486,6 +487,11 @@ static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
         return;
     }
     atomic_fetch_add_explicit(&fs->n_read_bytes, got, memory_order_relaxed);
+    counters_read(&fs->count,
+                  !h->vf                        ? COUNT_READ_TEXT
+                  : h->tier.mode == TIER_DIRECT ? COUNT_READ_DIRECT
+                                                : COUNT_READ_CACHED,
+                  got);
     fuse_reply_buf(req, buf, got);
 }
 

@@ -274,11 +274,9 @@ static void add_projector(struct builder *b, const struct store_entry *en)
 
 static void add_ctl(struct builder *b)
 {
-    static const char *const name[N_CTL] = {[CTL_VERSION] = "version",
-                                            [CTL_INDEX] = "index.json",
-                                            [CTL_PROBLEMS] = "problems.txt",
-                                            [CTL_STATS] = "stats.txt",
-                                            [CTL_STATUS] = "status.txt"};
+    static const char *const name[N_CTL] = {
+        [CTL_VERSION] = "version", [CTL_INDEX] = "index.json",  [CTL_PROBLEMS] = "problems.txt",
+        [CTL_STATS] = "stats.txt", [CTL_STATUS] = "status.txt", [CTL_METRICS] = "metrics"};
     struct wish w = wish_dir(b, true);
     tree_add(b, "", TREE_CTL_DIR, &w);
     w.hidden = false;

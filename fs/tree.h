@@ -5,7 +5,7 @@
  *                      /<Stem>.tokenizer.json   virtual, where the tokenizer can be written
  *                      /tokenizer.json, config.json
  *                      /mmproj-<name>.gguf      link
- *   .aprfs/             version index.json problems.txt stats.txt status.txt, extents/<path>.tsv;
+ *   .aprfs/             version index.json problems.txt stats.txt status.txt metrics, extents/<path>.tsv;
  *                       found by lookup, not listed
  *
  * Nodes outlive trees: the kernel and open handles count on them by number. struct nodes is the
@@ -45,6 +45,7 @@ enum node_ctl {
     CTL_PROBLEMS,
     CTL_STATS,
     CTL_STATUS,
+    CTL_METRICS,
     N_CTL,
 };
 

@@ -1,0 +1,112 @@
+#!/usr/bin/env bash
+# What a mount says about itself, and what it remembers of names: .aprfs/metrics and status.txt, file
+# handles over a restart. TAP; see tests/mount.sh for the words of the environment.
+set -u
+cd "$(dirname "$0")/.." || exit 2
+. tests/mount.sh
+
+metric() { grep -vF '#' "$M/.aprfs/metrics" | awk -v k="$1" '$1 == k { print $2 }'; }
+
+t_metrics() {
+    small_store "$T/store"
+    start m "$T/store" --cache always --compose never
+    local f size before
+    f=$(find "$M" -name 'llama-F16.apr')
+    size=$(stat -c %s "$f")
+    cat "$f" >/dev/null
+    [ "$(metric 'aprfs_read_bytes_total{mode="cached"}')" = "$size" ] || fail "cached bytes, not $size"
+    [ "$(metric 'aprfs_open_files{tier="2c"}')" = 0 ] || fail "open files"
+    (exec 8<"$f"; [ "$(metric 'aprfs_open_files{tier="2c"}')" = 1 ]) || fail "an open file is not counted"
+    before=$(metric 'aprfs_requests_total{op="lookup"}')
+    [ ! -e "$M/no-such-name" ] || fail "a name that is not there"
+    [ "$(metric 'aprfs_requests_total{op="lookup"}')" -gt "$before" ] || fail "a lookup is not counted"
+    [ "$(metric 'aprfs_errors_total{errno="ENOENT"}')" -ge 1 ] || fail "ENOENT is not counted"
+    local k # the names of mount.md §5.3
+    for k in aprfs_read_bytes_total aprfs_requests_total aprfs_errors_total aprfs_open_files \
+        aprfs_stale_total aprfs_lease_breaks_total aprfs_fallback_total aprfs_head_bytes \
+        aprfs_conv_bytes aprfs_rss_anon_bytes aprfs_scan_seconds; do
+        grep -q "^# TYPE $k \(counter\|gauge\)$" "$M/.aprfs/metrics" || fail "no $k"
+    done
+    # Prometheus' text format, line by line; and by programs that know it, where they are installed.
+    grep -qvE '^(# (HELP|TYPE) [a-z_]+ .+|[a-z_]+(\{[a-z_]+="[^"\\]*"(,[a-z_]+="[^"\\]*")*\})? [0-9.]+)$' \
+        "$M/.aprfs/metrics" && fail "not Prometheus' format"
+    if command -v promtool >/dev/null; then
+        promtool check metrics <"$M/.aprfs/metrics" || fail promtool
+        echo "# promtool: no complaint"
+    fi
+    if python3 -c 'import prometheus_client' 2>/dev/null; then
+        python3 -c '
+import sys
+from prometheus_client.parser import text_string_to_metric_families as parse
+print("# prometheus_client:", sum(len(f.samples) for f in parse(sys.stdin.read())), "samples")' \
+            <"$M/.aprfs/metrics" || fail prometheus_client
+    fi
+    grep -q "^Linux $(uname -r)$" "$M/.aprfs/status.txt" || fail "status.txt does not name the kernel"
+    grep -q '^options ttl=30,gguf=link,cache=always' "$M/.aprfs/status.txt" || fail "nor the options"
+    stop
+}
+
+# handles get FILE...: "type handle path" lines; handles open MOUNT LINE: its inode, or the errno.
+cat >"$W/handles.py" <<'PY'
+import ctypes, errno, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+class FH(ctypes.Structure):
+    _fields_ = [("n", ctypes.c_uint), ("type", ctypes.c_int), ("h", ctypes.c_ubyte * 128)]
+if sys.argv[1] == "get":
+    for path in sys.argv[2:]:
+        fh, mid = FH(128), ctypes.c_int()
+        if libc.name_to_handle_at(-100, os.fsencode(path), ctypes.byref(fh), ctypes.byref(mid), 0) < 0:
+            sys.exit("name_to_handle_at: " + os.strerror(ctypes.get_errno()))
+        print(fh.type, bytes(fh.h[:fh.n]).hex(), os.stat(path).st_ino)
+else:
+    mnt = os.open(sys.argv[2], os.O_RDONLY)
+    for line in sys.stdin:
+        t, h, ino = line.split()
+        raw = bytes.fromhex(h)
+        fh = FH(len(raw), int(t))
+        fh.h[:len(raw)] = raw
+        fd = libc.open_by_handle_at(mnt, ctypes.byref(fh), os.O_RDONLY)
+        if fd < 0:
+            print(errno.errorcode[ctypes.get_errno()])
+            continue
+        same = os.fstat(fd).st_ino == int(ino)
+        print("ok" if same else "another inode")
+        os.close(fd)
+PY
+
+t_handles() {
+    small_store "$T/store"
+    start m "$T/store"
+    local all
+    mapfile -t all < <(find "$M" ! -type l)
+    python3 "$W/handles.py" get "${all[@]}" >"$T/before" 2>"$T/why" || skip "$(cat "$T/why")"
+    python3 "$W/handles.py" open "$M" <"$T/before" >"$T/now" || fail "no right to open by handle"
+    [ "$(sort -u "$T/now")" = ok ] || fail "in the same mount: $(sort "$T/now" | uniq -c)"
+    stop
+    # One model is another one by now, one is gone; all else is as it was.
+    local changed gone
+    changed=$(find "$T/store" -name 'llama-F16.gguf')
+    gone=$(find "$T/store" -name 'llama-Q6_K.gguf')
+    cp "$changed" "$T/copy"
+    cat "$T/copy" >"$changed.new" && mv "$changed.new" "$changed"
+    rm "$gone"
+    start m "$T/store"
+    python3 "$W/handles.py" open "$M" <"$T/before" >"$T/after"
+    local i=0 want got bad=0
+    while read -r got; do
+        want=ok
+        case ${all[i]} in
+        *llama-F16.apr | *llama-Q6_K.apr | *llama-Q6_K.tokenizer.json) want=ESTALE ;;
+        esac
+        [ "$got" = "$want" ] || { echo "${all[i]}: $got, expected $want"; bad=1; }
+        i=$((i + 1))
+    done <"$T/after"
+    [ $i -eq ${#all[@]} ] || fail "$i answers for ${#all[@]} handles"
+    [ $bad -eq 0 ] || fail "handles after a restart"
+    echo "# $i handles opened after a restart"
+    stop
+}
+
+run metadata_metrics_are_prometheus_text t_metrics
+run metadata_handles_outlive_a_restart t_handles
+tests_end
