@@ -176,9 +176,10 @@ static int status(struct fs *fs, char **out, size_t *len, struct err *e)
     size_t n_stores = 0;
     char view[80] = "as gguf";
     if (fs->opt.store.view == STORE_VIEW_APR)
-        snprintf(view, sizeof view, "profile %s, values %s, footer none",
+        snprintf(view, sizeof view, "profile %s, values %s, footer %s",
                  vapr_profile_name(fs->opt.store.vapr.profile),
-                 fs->opt.store.vapr.values == VAPR_VALUES_COMPAT ? "compat" : "reference");
+                 fs->opt.store.vapr.values == VAPR_VALUES_COMPAT ? "compat" : "reference",
+                 fs->opt.store.vapr.footer == VAPR_FOOTER_CRC ? "crc" : "none");
     int rc = stores_text(t->scan->set, &stores, &n_stores, e);
     if (rc == 0)
         rc = text_printf(out, len, e,

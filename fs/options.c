@@ -58,7 +58,11 @@ static const struct option_row table[] = {
      false},
     {"values", "reference|compat", OPT_VALUES,
      "reference: llama.cpp's values; compat: the Rust table's", false},
-    {"footer", "none", OPT_FOOTER, "no checksum behind the tensors: no reader reads one", false},
+    {"footer", "none|crc", OPT_FOOTER,
+     "crc: a checksum behind the tensors, as the original\n"
+     "writers put there; the first read of it reads the\n"
+     "whole file (tier 2 only). No reader reads it",
+     false},
     {"store", "auto|hf|ollama|lmstudio|llamacpp|plain", OPT_STORE, "layout of STORE", false},
     {"revisions", "main|all", OPT_REVISIONS, "hub cache: the snapshot of refs/main, or every one",
      false},
@@ -161,8 +165,9 @@ static int apply_layout(struct options *o, const struct option_row *r, const cha
     case OPT_PROFILE:
         return vapr_profile_parse(v, &o->store.vapr.profile) ? 0 : bad_value(r, v, e);
     case OPT_FOOTER:
-        o->store.vapr.footer = VAPR_FOOTER_NONE;
-        return WORD("none");
+        rc = WORD("none", "crc");
+        o->store.vapr.footer = rc == 1 ? VAPR_FOOTER_CRC : VAPR_FOOTER_NONE;
+        break;
     case OPT_VALUES:
         rc = WORD("reference", "compat");
         o->store.vapr.values = rc == 1 ? VAPR_VALUES_COMPAT : VAPR_VALUES_REFERENCE;

@@ -1,6 +1,8 @@
 /* One generation of one model: see vfile.h. */
 #include "fs/vfile.h"
 
+#include "format/bytes.h"
+#include "format/crc32.h"
 #include "format/sibling.h"
 #include "format/store_text.h"
 #include "fs/compat.h"
@@ -18,12 +20,19 @@
 #define UNIT_BYTES      ((uint64_t)1 << 20) /* of converted output, rounded to blocks */
 #define MAX_SEG_UNITS   40                  /* bits of a unit number below the segment's */
 #define KEEP_SEGS       64 /* of a file that is not open; a placed layout has two per tensor */
-#define N_PLANS_AT_ONCE 2  /* a plan of a big vocabulary takes tens of MiB while it is made */
+#define CRC_PIECE       ((size_t)1 << 20)
+#define N_PLANS_AT_ONCE 2 /* a plan of a big vocabulary takes tens of MiB while it is made */
 
 enum vfile_state {
     VFILE_CLOSED,
     VFILE_OPENING,
     VFILE_OPEN,
+};
+
+enum crc_state {
+    CRC_UNKNOWN,
+    CRC_COMPUTING,
+    CRC_KNOWN,
 };
 
 struct vfile {
@@ -41,6 +50,8 @@ struct vfile {
     int n_open;
     bool head_known; /* head_sha: of the head when it was first built */
     uint8_t head_sha[32];
+    enum crc_state crc_state; /* under mu; opened tells of a change */
+    uint32_t crc;             /* the footer's, once known */
     /* Made by the first open and kept (if few): the same generation has the same ones. */
     struct vseg *seg; /* VSEG_MEM: p is NULL, src_off counts in the head text, which holds the bytes
                        * of all such segments in order */
@@ -641,6 +652,8 @@ static size_t find_seg(const struct vfile *vf, uint64_t off)
     return lo;
 }
 
+static int read_footer(struct vfile *vf, uint8_t *dst, uint64_t at, size_t len, struct err *e);
+
 static int read_seg(struct vfile *vf, const struct vseg *s, uint8_t *dst, uint64_t at, size_t len,
                     struct err *e)
 {
@@ -657,9 +670,63 @@ static int read_seg(struct vfile *vf, const struct vseg *s, uint8_t *dst, uint64
     case VSEG_CONV:
         return read_conv(vf, s, dst, at, len, e);
     case VSEG_CRC:
-        break; /* footer=crc is refused among the options */
+        return read_footer(vf, dst, at, len, e);
     }
     return err_set(e, -EIO, "segment of kind %d", (int)s->kind);
+}
+
+/* The CRC-32 of all bytes before the footer. A generation that ends meanwhile ends it. */
+static int crc_compute(struct vfile *vf, uint32_t *crc, struct err *e)
+{
+    uint8_t *buf = malloc(CRC_PIECE);
+    int rc = buf ? 0 : err_set(e, -ENOMEM, "no memory for a checksum");
+    *crc = 0;
+    for (size_t i = 0; i < vf->n_seg && rc == 0; i++) {
+        const struct vseg *s = &vf->seg[i];
+        if (s->kind == VSEG_CRC)
+            continue;
+        if (s->kind == VSEG_ZERO) {
+            *crc = crc32_zeros(*crc, s->len);
+            continue;
+        }
+        for (uint64_t at = 0; at < s->len && rc == 0; at += CRC_PIECE) {
+            size_t n = s->len - at < CRC_PIECE ? (size_t)(s->len - at) : CRC_PIECE;
+            rc = vfile_stale(vf) ? err_set(e, -EIO, "its source changed")
+                                 : read_seg(vf, s, buf, at, n, e);
+            if (rc == 0)
+                *crc = crc32_update(*crc, buf, n);
+        }
+    }
+    free(buf);
+    return rc;
+}
+
+/* The footer depends on every byte before it: whoever reads it first computes it, others wait. It is
+ * kept only if the generation was certain to the end. */
+static int read_footer(struct vfile *vf, uint8_t *dst, uint64_t at, size_t len, struct err *e)
+{
+    int rc = 0;
+    pthread_mutex_lock(&vf->mu);
+    while (vf->crc_state == CRC_COMPUTING)
+        pthread_cond_wait(&vf->opened, &vf->mu);
+    if (vf->crc_state == CRC_UNKNOWN) {
+        uint32_t crc;
+        vf->crc_state = CRC_COMPUTING;
+        pthread_mutex_unlock(&vf->mu);
+        rc = crc_compute(vf, &crc, e);
+        if (rc == 0)
+            rc = pinned_check(vf->pins, e);
+        pthread_mutex_lock(&vf->mu);
+        vf->crc = crc;
+        vf->crc_state = rc == 0 ? CRC_KNOWN : CRC_UNKNOWN;
+        pthread_cond_broadcast(&vf->opened);
+    }
+    uint8_t footer[4];
+    store_u32(footer, vf->crc);
+    pthread_mutex_unlock(&vf->mu);
+    if (rc == 0)
+        memcpy(dst, footer + at, len);
+    return rc;
 }
 
 int vfile_read(struct vfile *vf, void *dst, uint64_t off, size_t len, size_t *got, struct err *e)

@@ -107,6 +107,49 @@ t_handles() {
     stop
 }
 
+# The footer that the mount computes when it is read is the one that aprtool convert writes, for every
+# layout and type of the small store; also where the file's end is read first, by four at once.
+t_footer() {
+    local f n=0 p size last
+    small_store "$T/store"
+    start m "$T/store" -o footer=crc
+    while read -r f; do
+        size=$(stat -c %s "$f")
+        local pids=()
+        for p in 1 2 3 4; do
+            tail -c 4 "$f" >"$T/tail.$p" &
+            pids+=($!)
+        done
+        wait "${pids[@]}"
+        witness "$f" "$T/whole.apr" --footer crc
+        [ "$(stat -c %s "$T/whole.apr")" = "$size" ] || fail "$f: size $size"
+        for p in 1 2 3 4; do
+            cmp "$T/tail.$p" <(tail -c 4 "$T/whole.apr") || fail "$f: footer"
+        done
+        cmp "$f" "$T/whole.apr" || fail "$f"
+        n=$((n + 1))
+        last=$f
+    done < <(find "$M" -name '*.apr')
+    echo "# $n files"
+    [ $n -ge 20 ] || fail "$n files"
+    xattr "$last" tier | grep -q '^2 ' || fail "tier: $(xattr "$last" tier)"
+    stop
+}
+
+# A source that is overwritten while its checksum is computed: an error, and no footer of a mixture.
+t_footer_of_a_changed_source() {
+    mkdir "$T/store"
+    "$B/tests/tool_store" --big "$T/store/m.gguf" 64 1
+    start m "$T/store" -o footer=crc
+    exec 7<"$M/local/m/m.apr"
+    dd if=/dev/zero of="$T/store/m.gguf" bs=4096 seek=2000 count=1 conv=notrunc status=none
+    tail -c 4 <&7 >"$T/tail" 2>/dev/null && [ -s "$T/tail" ] && fail "a footer of a changed source"
+    exec 7<&-
+    stop
+}
+
 run metadata_metrics_are_prometheus_text t_metrics
+run metadata_footer_equals_witness t_footer
+run metadata_footer_of_a_changed_source_is_eio t_footer_of_a_changed_source
 run metadata_handles_outlive_a_restart t_handles
 tests_end

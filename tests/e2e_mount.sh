@@ -594,7 +594,7 @@ t_refusals() {
     refuses 2 "unknown option '-z'" "$APRFS" -z "$T/store" "$T/m"
     refuses 2 "profile=fast" "$APRFS" -o profile=fast "$T/store" "$T/m"
     refuses 2 "'profile' needs a value" "$APRFS" -o profile "$T/store" "$T/m"
-    refuses 2 "footer=crc" "$APRFS" -o footer=crc "$T/store" "$T/m"
+    refuses 2 "footer=sum" "$APRFS" -o footer=sum "$T/store" "$T/m"
     refuses 2 "ttl=-1" "$APRFS" -o ttl=-1 "$T/store" "$T/m"
     refuses 2 "usage: aprfs" "$APRFS" "$T/store"
     refuses 1 "one is inside the other" "$APRFS" "$T/store" "$T" "$T/m"

@@ -93,7 +93,7 @@ static const struct {
     {{"S", "D", "--nothing"}, "unknown option '--nothing'"},
     {{"S", "D", "-x"}, "unknown option '-x'"},
     {{"S", "D", "-o", "profile=gguf"}, "profile=gguf: expected engine|native|strict"},
-    {{"S", "D", "-o", "footer=crc"}, "footer=crc: expected none"},
+    {{"S", "D", "-o", "footer=sum"}, "footer=sum: expected none|crc"},
     {{"S", "D", "-o", "values="}, "values="},
     {{"S", "D", "-o", "uid=-1"}, "uid=-1"},
     {{"S", "D", "-o", "uid=4294967295"}, "uid=4294967295"}, /* (uid_t)-1 means "nobody said" */
