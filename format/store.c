@@ -68,7 +68,7 @@ const char *store_role_name(enum store_role r)
     return name[r];
 }
 
-static void entry_release(struct store_entry *en)
+void store_entry_release(struct store_entry *en)
 {
     free(en->publisher);
     free(en->model);
@@ -89,6 +89,7 @@ static void entry_release(struct store_entry *en)
     free(en->arch);
     free(en->quant);
     free(en->tokenizer_why);
+    memset(en, 0, sizeof *en);
 }
 
 void store_free(struct store *s)
@@ -96,10 +97,10 @@ void store_free(struct store *s)
     if (!s)
         return;
     for (size_t i = 0; i < s->n_entry; i++)
-        entry_release(&s->entry[i]);
+        store_entry_release(&s->entry[i]);
     free(s->entry);
     for (size_t i = 0; i < s->n_merged; i++)
-        entry_release(&s->merged[i]);
+        store_entry_release(&s->merged[i]);
     free(s->merged);
     for (size_t i = 0; i < s->n_problem; i++)
         store_problem_release(&s->problem[i]);
@@ -323,9 +324,7 @@ static bool has_alias(const struct store_entry *en, const char *alias)
     return false;
 }
 
-/* en is another name of to: its aliases go there, the rest is kept for the next scan. en is empty
- * then. */
-static int merge_into(struct store *s, struct store_entry *to, struct store_entry *en)
+int store_entry_join(struct store *s, struct store_entry *to, struct store_entry *en)
 {
     char **p = realloc(to->alias, (to->n_alias + en->n_alias) * sizeof *p);
     if (!p)
@@ -360,7 +359,7 @@ static int merge_same(struct store *s)
         while (k < n && !same_files(&s->entry[k], en))
             k++;
         if (k < n) {
-            int rc = merge_into(s, &s->entry[k], en);
+            int rc = store_entry_join(s, &s->entry[k], en);
             if (rc < 0)
                 return rc;
             continue;
@@ -373,6 +372,14 @@ static int merge_same(struct store *s)
     }
     s->n_entry = n;
     return 0;
+}
+
+int store_entry_rename(struct store_entry *en, const struct name_claim *c)
+{
+    return copy_str(&en->publisher, c->publisher) || copy_str(&en->model, c->model) ||
+                   copy_str(&en->stem, c->stem)
+               ? -ENOMEM
+               : 0;
 }
 
 static int settle_names(struct store *s, struct err *e)
@@ -398,13 +405,11 @@ static int settle_names(struct store *s, struct err *e)
         struct store_entry *en = &s->entry[i];
         if (!shown(en))
             continue;
-        if (copy_str(&en->publisher, claim[k].publisher) || copy_str(&en->model, claim[k].model) ||
-            copy_str(&en->stem, claim[k].stem))
-            rc = err_set(e, -ENOMEM, "no memory to name an entry");
+        rc = store_entry_rename(en, &claim[k]);
         k++;
     }
     free(claim);
-    return rc;
+    return rc < 0 ? err_set(e, rc, "names: %s", strerror(-rc)) : 0;
 }
 
 static int add_problems(struct store *s, struct store_build *b)
@@ -433,6 +438,12 @@ static int cmp_entry(const void *pa, const void *pb)
     r = r ? r : strcmp(a->model, b->model);
     r = r ? r : strcmp(a->stem, b->stem);
     return r ? r : strcmp(a->order, b->order);
+}
+
+void store_sort_entries(struct store *s)
+{
+    if (s->n_entry)
+        qsort(s->entry, s->n_entry, sizeof *s->entry, cmp_entry);
 }
 
 static int cmp_problem(const void *pa, const void *pb)
@@ -490,8 +501,7 @@ static int make_entries(struct store *s, struct store_build *b, struct err *e)
         rc = add_problems(s, b);
     if (rc < 0)
         return err_set(e, rc, "%s: %s", s->root, strerror(-rc));
-    if (s->n_entry)
-        qsort(s->entry, s->n_entry, sizeof *s->entry, cmp_entry);
+    store_sort_entries(s);
     if (b->n_problem)
         qsort(b->problem, b->n_problem, sizeof *b->problem, cmp_problem);
     s->problem = b->problem;

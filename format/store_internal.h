@@ -66,6 +66,13 @@ int store_problem_add(struct store_build *b, int rc, const char *rel, const char
 /* A folder to be watched, of struct store's dir; copied. store_folder_open() calls it. */
 int store_dir_add(struct store_build *b, const char *rel);
 void store_part_release(struct store_part *p);
+void store_entry_release(struct store_entry *en); /* all zero afterwards */
+/* Gives en the name that its claim got. 0 or -ENOMEM. */
+int store_entry_rename(struct store_entry *en, const struct name_claim *c);
+/* en, one of s, is another name of to, of any store: its aliases go there, the rest is kept for the next
+ * scan of s. en is empty then. 0 or -ENOMEM. */
+int store_entry_join(struct store *s, struct store_entry *to, struct store_entry *en);
+void store_sort_entries(struct store *s); /* by what struct store says */
 void store_problem_release(struct store_problem *p);
 void store_build_release(struct store_build *b); /* and closes root_fd */
 

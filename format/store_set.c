@@ -112,12 +112,12 @@ int store_set_scan(struct store_set **out, const struct store_source *src, size_
 
 const char *store_set_top(const struct store_set *set, size_t i)
 {
-    return set->n == 1 ? "" : set->label[i];
+    return set->n == 1 || set->merged ? "" : set->label[i];
 }
 
 bool store_set_equal(const struct store_set *a, const struct store_set *b)
 {
-    if (a->n != b->n)
+    if (a->n != b->n || a->merged != b->merged)
         return false;
     for (size_t i = 0; i < a->n; i++)
         if (strcmp(a->label[i], b->label[i]) || !store_equal(a->store[i], b->store[i]))

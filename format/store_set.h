@@ -22,6 +22,7 @@ struct store_set {
     struct store **store; /* in the sources' order; none is NULL */
     char **label;
     size_t n;
+    bool merged;
 };
 
 /* Scans every source. prev (may be NULL) is an earlier set: each store in it helps the scan of the
@@ -29,6 +30,10 @@ struct store_set {
  * caller's, store_set_free's to free. */
 int store_set_scan(struct store_set **out, const struct store_source *src, size_t n,
                    const struct store_options *opt, const struct store_set *prev, struct err *e);
+/* Settles the names of all stores together, so that they can stand in one tree: of equal names in one
+ * directory the later (by the sources' order) gets a suffix, and what is the same file, or has the
+ * SHA-256 that both stores tell, is one entry with the aliases of both. 0 or -ENOMEM. */
+int store_set_merge(struct store_set *set, struct err *e);
 /* A set of one store, which it takes (and frees where there is no memory); NULL: no memory. */
 struct store_set *store_set_of(struct store *takes);
 void store_set_free(struct store_set *set);

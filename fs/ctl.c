@@ -151,8 +151,10 @@ static void options_text(const struct options *o, char *dst, size_t size)
 {
     static const char *const cache[] = {
         [CACHE_AUTO] = "auto", [CACHE_ALWAYS] = "always", [CACHE_NEVER] = "never"};
-    snprintf(dst, size, "ttl=%u,gguf=%s,cache=%s,umask=%04o%s%s%s%s%s%s", o->ttl_s,
-             o->links ? "link" : "none", cache[o->cache], (unsigned)o->umask,
+    static const char *const gguf[] = {
+        [GGUF_LINK] = "link", [GGUF_FILE] = "file", [GGUF_NONE] = "none"};
+    snprintf(dst, size, "ttl=%u,gguf=%s,cache=%s,umask=%04o%s%s%s%s%s%s%s", o->ttl_s, gguf[o->gguf],
+             cache[o->cache], (unsigned)o->umask, o->merge ? ",merge" : "",
              o->allow_other ? ",allow_other" : "", o->allow_root ? ",allow_root" : "",
              o->auto_unmount ? ",auto_unmount" : "",
              o->store.resolve == STORE_RESOLVE_BENEATH ? ",resolve=beneath" : "",

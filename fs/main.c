@@ -275,7 +275,7 @@ static int fs_setup(struct daemon *d, struct err *e)
         .uid = o->uid,
         .gid = o->gid,
         .umask = o->umask,
-        .links = o->links,
+        .gguf = o->gguf,
         .narrow =
             geteuid() == 0 && o->allow_other && !o->uid_given && !o->gid_given && !o->umask_given,
     };

@@ -247,7 +247,7 @@ void nodes_check_open(struct nodes *ns)
     pthread_mutex_lock(&ns->mu);
     for (size_t i = 0; i < N_BUCKET; i++)
         for (struct node *nd = ns->bucket[i]; nd; nd = nd->chain) {
-            if (nd->kind != NODE_APR || vfile_stale(nd->vf))
+            if (!node_is_file(nd) || vfile_stale(nd->vf))
                 continue;
             if (n == cap) {
                 struct vfile **more = realloc(vf, (cap = cap ? 2 * cap : 64) * sizeof *vf);

@@ -116,7 +116,7 @@ static void set_entry(struct fs *fs, const struct node *n, const struct stat *st
                       struct fuse_entry_param *p)
 {
     *p = (struct fuse_entry_param){.ino = n->ino, .generation = 1, .attr = *st};
-    bool passing = n->kind == NODE_CTL || (n->kind == NODE_APR && vfile_stale(n->vf));
+    bool passing = n->kind == NODE_CTL || (node_is_file(n) && vfile_stale(n->vf));
     p->entry_timeout = passing ? 0 : fs->entry_timeout_s;
     p->attr_timeout = passing ? 0 : fs->attr_timeout_s;
 }
@@ -350,7 +350,7 @@ static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
         return;
     }
     int rc = err_set(&e, -EISDIR, "not a file");
-    if (n->kind == NODE_APR)
+    if (node_is_file(n))
         rc = open_apr(fs, h, fuse_req_ctx(req)->pid, &e);
     else if (is_text(n))
         rc = item_get(fs, n, &h->item, &e);

@@ -18,6 +18,7 @@ enum option_id {
     OPT_REVISIONS,
     OPT_RESOLVE,
     OPT_CHAT_HINT,
+    OPT_MERGE,
     OPT_GGUF,
     OPT_TTL,
     OPT_CACHE,
@@ -68,7 +69,9 @@ static const struct option_row table[] = {
      false},
     {"resolve", "any|beneath", OPT_RESOLVE, "beneath: refuse links that leave STORE", false},
     {"chat_hint", NULL, OPT_CHAT_HINT, "append -Instruct to a stem that lacks it (off)", false},
-    {"gguf", "link|none", OPT_GGUF, "show a link to each real .gguf, or not", false},
+    {"merge", NULL, OPT_MERGE, "several STOREs in one tree, without a folder of each (off)", false},
+    {"gguf", "link|file|none", OPT_GGUF,
+     "show a link to each real .gguf, its bytes as a file,\nor nothing", false},
     {"ttl", "30", OPT_TTL, "seconds between looks at a store without inotify; 0: never", false},
     {"cache", "auto|always|never", OPT_CACHE,
      "whether the kernel keeps what was read through us;\nauto: not for the programs of "
@@ -185,9 +188,12 @@ static int apply_layout(struct options *o, const struct option_row *r, const cha
     case OPT_CHAT_HINT:
         o->store.chat_hint = true;
         break;
+    case OPT_MERGE:
+        o->merge = true;
+        break;
     case OPT_GGUF:
-        rc = WORD("link", "none");
-        o->links = rc == 0;
+        rc = WORD("link", "file", "none");
+        o->gguf = rc < 0 ? GGUF_LINK : (enum option_gguf)rc;
         break;
     case OPT_COMPOSE:
         if (strcmp(v, "erofs") == 0)
@@ -434,7 +440,6 @@ int options_parse(struct options *o, int argc, char **argv, struct err *e)
     *o = (struct options){
         .store = {.kind = STORE_AUTO, .plan = true},
         .ttl_s = 30,
-        .links = true,
         .uid = getuid(),
         .gid = getgid(),
         .umask = 0222,

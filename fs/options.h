@@ -9,6 +9,12 @@
 #include <stdio.h>
 #include <sys/types.h>
 
+enum option_gguf {
+    GGUF_LINK, /* a link to the real file */
+    GGUF_FILE, /* its bytes, through the mount: for those who do not follow links */
+    GGUF_NONE,
+};
+
 enum option_cache {
     CACHE_AUTO,   /* as always, but for programs that copy: as never */
     CACHE_ALWAYS, /* the kernel keeps what was read */
@@ -27,7 +33,8 @@ struct options {
     const char *mountpoint;
     struct store_options store;
     unsigned ttl_s; /* 0: never */
-    bool links;     /* gguf=link */
+    bool merge;     /* several stores in one tree */
+    enum option_gguf gguf;
     enum option_cache cache;
     const char *direct_comms;          /* programs whose opens are direct */
     bool compose_never, compose_asked; /* compose=never, =reflink */

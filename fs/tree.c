@@ -151,28 +151,6 @@ static void set_owner(const struct builder *b, const struct store_entry *en, str
         narrow_to_part(b, &en->part[i], w, &narrowed);
 }
 
-static void add_links(struct builder *b, const struct store_entry *en, const char *dir,
-                      struct wish w)
-{
-    w.kind = NODE_LINK;
-    w.mode = S_IFLNK | 0777;
-    w.vf = NULL;
-    for (int i = 0; i < en->n_part && b->opt->links; i++) {
-        char name[300];
-        if (en->n_part == 1)
-            snprintf(name, sizeof name, "%s.gguf", en->stem);
-        else
-            snprintf(name, sizeof name, "%s-%05d-of-%05d.gguf", en->stem, i + 1, en->n_part);
-        uint8_t id[32];
-        w.target = en->part[i].path;
-        if (EVP_Digest(w.target, strlen(w.target), id, NULL, EVP_sha256(), NULL) != 1)
-            abort();
-        w.id = id;
-        w.size = strlen(w.target);
-        tree_add(b, dir, name, &w);
-    }
-}
-
 static void add_siblings(struct builder *b, const struct store_entry *en, const char *dir,
                          struct wish w, bool first)
 {
@@ -210,9 +188,10 @@ static void add_extents(struct builder *b, const struct store_entry *en, struct 
 }
 
 /* The living file of that generation, counted, or NULL. */
-static struct vfile *living_vfile(struct builder *b, const char *path, const uint8_t gen[32])
+static struct vfile *living_vfile(struct builder *b, enum node_kind kind, const char *path,
+                                  const uint8_t gen[32])
 {
-    struct wish w = {.kind = NODE_APR, .id = gen};
+    struct wish w = {.kind = kind, .id = gen};
     struct vfile *vf = NULL;
     uint64_t ino = name_inode(path, gen);
     struct node *n;
@@ -225,6 +204,62 @@ static struct vfile *living_vfile(struct builder *b, const char *path, const uin
     return vf;
 }
 
+/* A link to a part. */
+static void add_link(struct builder *b, const struct store_part *p, const char *dir,
+                     const char *name, struct wish w)
+{
+    uint8_t id[32];
+    w.kind = NODE_LINK;
+    w.mode = S_IFLNK | 0777;
+    w.vf = NULL;
+    w.target = p->path;
+    if (EVP_Digest(w.target, strlen(w.target), id, NULL, EVP_sha256(), NULL) != 1)
+        abort();
+    w.id = id;
+    w.size = strlen(w.target);
+    tree_add(b, dir, name, &w);
+}
+
+/* A part as a file. */
+static void add_part(struct builder *b, const struct store_entry *en, int i, const char *dir,
+                     const char *name, struct wish w)
+{
+    uint8_t gen[32];
+    char path[MAX_PATH + 300];
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    vfile_part_generation(gen, b->store, en, i);
+    struct vfile *vf = living_vfile(b, NODE_GGUF, path, gen);
+    size_t entry = (size_t)(en - b->store->entry);
+    if (vf)
+        vfile_rebind(vf, b->scan, b->which, entry);
+    else if ((b->rc = vfile_new_part(&vf, b->env, b->scan, b->which, entry, i, b->e)) < 0)
+        return;
+    w.kind = NODE_GGUF;
+    w.mode |= S_IFREG;
+    w.id = gen;
+    w.vf = vf;
+    w.size = vfile_size(vf);
+    w.mtime_ns = en->part[i].id.mtime_ns;
+    tree_add(b, dir, name, &w);
+    vfile_put(vf);
+}
+
+static void add_ggufs(struct builder *b, const struct store_entry *en, const char *dir,
+                      struct wish w)
+{
+    for (int i = 0; i < en->n_part && b->opt->gguf != GGUF_NONE && b->rc == 0; i++) {
+        char name[300];
+        if (en->n_part == 1)
+            snprintf(name, sizeof name, "%s.gguf", en->stem);
+        else
+            snprintf(name, sizeof name, "%s-%05d-of-%05d.gguf", en->stem, i + 1, en->n_part);
+        if (b->opt->gguf == GGUF_LINK)
+            add_link(b, &en->part[i], dir, name, w);
+        else
+            add_part(b, en, i, dir, name, w);
+    }
+}
+
 static void add_model(struct builder *b, size_t i, bool first)
 {
     const struct store_entry *en = &b->store->entry[i];
@@ -234,7 +269,7 @@ static void add_model(struct builder *b, size_t i, bool first)
     snprintf(name, sizeof name, "%s%s", en->stem, store_suffix(&b->store->opt));
     snprintf(path, sizeof path, "%s/%s", dir, name);
     vfile_generation(gen, b->store, en);
-    struct vfile *vf = living_vfile(b, path, gen);
+    struct vfile *vf = living_vfile(b, NODE_APR, path, gen);
     if (vf)
         vfile_rebind(vf, b->scan, b->which, i);
     else if (ask_writers(b, en) < 0)
@@ -252,7 +287,7 @@ static void add_model(struct builder *b, size_t i, bool first)
     file.mode |= S_IFREG;
     tree_add(b, dir, name, &file);
     if (b->store->opt.view == STORE_VIEW_APR) {
-        add_links(b, en, dir, w);
+        add_ggufs(b, en, dir, w);
         add_siblings(b, en, dir, w, first);
     }
     add_extents(b, en, w);
@@ -266,10 +301,10 @@ static void add_projector(struct builder *b, const struct store_entry *en)
     struct wish w = {.mtime_ns = store_entry_mtime_ns(en)};
     dir_of(b, en, dir);
     set_owner(b, en, &w);
-    if (!b->opt->links)
+    if (b->opt->gguf == GGUF_NONE || (b->opt->gguf == GGUF_FILE && ask_writers(b, en) < 0))
         return;
     add_dirs(b, "", dir);
-    add_links(b, en, dir, w);
+    add_ggufs(b, en, dir, w);
 }
 
 static void add_ctl(struct builder *b)

@@ -1,10 +1,10 @@
 /* The tree that the mount shows: made whole from a scan, never changed, replaced whole by the next.
  *
  *   [<top>/]<publisher>/<model>/<Stem>.apr      the virtual file
- *                      /<Stem>.gguf             link to the real file; one per shard
+ *                      /<Stem>.gguf             link to the real file, or its bytes; one per shard
  *                      /<Stem>.tokenizer.json   virtual, where the tokenizer can be written
  *                      /tokenizer.json, config.json
- *                      /mmproj-<name>.gguf      link
+ *                      /mmproj-<name>.gguf      the same of a projector
  *   .aprfs/             version index.json problems.txt stats.txt status.txt metrics, extents/<path>.tsv;
  *                       found by lookup, not listed
  *
@@ -17,6 +17,7 @@
 #define APRFS_FS_TREE_H
 
 #include "format/err.h"
+#include "fs/options.h"
 #include "fs/vfile.h"
 
 #include <stdatomic.h>
@@ -32,6 +33,7 @@
 enum node_kind {
     NODE_DIR,
     NODE_APR,
+    NODE_GGUF, /* a part as it stands (gguf=file) */
     NODE_LINK,
     NODE_TOKENIZER,
     NODE_CONFIG,
@@ -65,6 +67,12 @@ struct node {
     int refs;
     struct node *chain;
 };
+
+/* Does it have a vfile of its own to be read by? */
+static inline bool node_is_file(const struct node *n)
+{
+    return n->kind == NODE_APR || n->kind == NODE_GGUF;
+}
 
 struct tree_entry {
     const char *name; /* the last part of node->path */
@@ -100,7 +108,7 @@ struct tree_options {
     uid_t uid;
     gid_t gid;
     mode_t umask;
-    bool links;  /* gguf=link */
+    enum option_gguf gguf;
     bool narrow; /* a source that others may not read is shown with its own owner and mode */
 };
 

@@ -15,7 +15,7 @@ bool node_is(const struct node *n, const char *path, const struct wish *w)
     return n->kind == w->kind && strcmp(n->path, path) == 0 &&
            memcmp(n->id, w->id ? w->id : no_id, sizeof n->id) == 0 &&
            (!w->target || strcmp(n->target, w->target) == 0) &&
-           (n->kind != NODE_APR || !vfile_stale(n->vf));
+           (!node_is_file(n) || !vfile_stale(n->vf));
 }
 
 void node_renew(struct node *n, const struct wish *w)
@@ -75,7 +75,7 @@ static struct node *node_for(struct builder *b, const char *path, const struct w
     }
 out:
     pthread_mutex_unlock(&b->ns->mu);
-    if (fresh && w->kind == NODE_APR)
+    if (fresh && node_is_file(n))
         vfile_set_ino(w->vf, ino);
     return n;
 }

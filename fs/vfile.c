@@ -46,6 +46,7 @@ struct vfile {
     pthread_cond_t opened;
     struct scan *scan; /* under mu, with store and entry */
     size_t store, entry;
+    int only;               /* the part that it shows as it stands; -1: the model */
     enum vfile_state state; /* under mu */
     int n_open;
     bool head_known; /* head_sha: of the head when it was first built */
@@ -118,6 +119,17 @@ void vfile_generation(uint8_t gen[32], const struct store *s, const struct store
     EVP_MD_CTX_free(c);
 }
 
+void vfile_part_generation(uint8_t gen[32], const struct store *s, const struct store_entry *en,
+                           int part)
+{
+    struct {
+        uint8_t gen[32];
+        uint64_t part;
+    } v = {.part = (uint64_t)part};
+    vfile_generation(v.gen, s, en);
+    sha256(gen, &v, sizeof v);
+}
+
 void vfile_place(uint8_t id[32], const uint8_t gen[32], const struct store_entry *en)
 {
     EVP_MD_CTX *c = EVP_MD_CTX_new();
@@ -141,6 +153,7 @@ int vfile_new(struct vfile **out, struct vfile_env *env, struct scan *s, size_t 
     atomic_init(&vf->refs, 1);
     vf->env = env;
     vf->size = en->size;
+    vf->only = -1;
     vfile_generation(vf->gen, st, en);
     memcpy(vf->sibling, en->sibling_sha256, sizeof vf->sibling);
     pthread_mutex_init(&vf->mu, NULL);
@@ -150,6 +163,33 @@ int vfile_new(struct vfile **out, struct vfile_env *env, struct scan *s, size_t 
     vf->entry = entry;
     *out = vf;
     return 0;
+}
+
+int vfile_new_part(struct vfile **out, struct vfile_env *env, struct scan *s, size_t store,
+                   size_t entry, int part, struct err *e)
+{
+    const struct store *st = s->set->store[store];
+    struct vfile *vf;
+    int rc = vfile_new(&vf, env, s, store, entry, e);
+    if (rc < 0)
+        return rc;
+    vf->only = part;
+    vf->size = st->entry[entry].part[part].id.size;
+    vfile_part_generation(vf->gen, st, &st->entry[entry], part);
+    vf->seg = calloc(1, sizeof *vf->seg);
+    if (!vf->seg) {
+        vfile_put(vf);
+        return err_set(e, -ENOMEM, "no memory for a file");
+    }
+    vf->n_seg = 1;
+    vf->seg[0] = (struct vseg){.kind = VSEG_FILE, .len = vf->size};
+    *out = vf;
+    return 0;
+}
+
+bool vfile_is_part(const struct vfile *vf)
+{
+    return vf->only >= 0;
 }
 
 struct vfile *vfile_get(struct vfile *vf)
@@ -228,8 +268,9 @@ char *vfile_path(struct vfile *vf)
     const char *top = store_set_top(s->set, vf->store);
     const char *suffix = store_suffix(&s->set->store[vf->store]->opt);
     pthread_mutex_unlock(&vf->mu);
-    int n = asprintf(&path, "%s%s%s/%s/%s%s", top, *top ? "/" : "", en->publisher, en->model,
-                     en->stem, suffix);
+    int n = vf->only >= 0 ? asprintf(&path, "%s", en->part[vf->only].path)
+                          : asprintf(&path, "%s%s%s/%s/%s%s", top, *top ? "/" : "", en->publisher,
+                                     en->model, en->stem, suffix);
     scan_put(s);
     return n < 0 ? NULL : path;
 }
@@ -472,7 +513,8 @@ static int open_planned(struct vfile *vf, struct err *e)
     return rc;
 }
 
-/* The same where the segments are known: the parts as they were scanned, or -ESTALE. */
+/* The same where the segments are known: the parts (or the only one) as they were scanned, or
+ * -ESTALE. */
 static int open_known(struct vfile *vf, struct err *e)
 {
     const struct store *st;
@@ -482,12 +524,13 @@ static int open_known(struct vfile *vf, struct err *e)
     vf->part = calloc((size_t)en->n_part, sizeof *vf->part);
     if (!vf->part)
         rc = err_set(e, -ENOMEM, "no memory for %d parts", en->n_part);
-    while (rc == 0 && vf->n_part < en->n_part) {
-        rc = store_part_open(&vf->part[vf->n_part], st, &en->part[vf->n_part], e);
+    int first = vf->only < 0 ? 0 : vf->only, end = vf->only < 0 ? en->n_part : first + 1;
+    for (int i = first; rc == 0 && i < end; i++) {
+        rc = store_part_open(&vf->part[vf->n_part], st, &en->part[i], e);
         vf->n_part += rc == 0;
     }
     scan_put(s);
-    return rc < 0 ? rc : text_get(vf, VFILE_HEAD, NULL, &vf->head, e);
+    return rc < 0 || vf->only >= 0 ? rc : text_get(vf, VFILE_HEAD, NULL, &vf->head, e);
 }
 
 /* All that reading needs. The head stays in use while the file is open (large ones in their

@@ -44,12 +44,21 @@ struct vfile_env {
 /* A file over an entry of s, of the store with that number; refs 1. env is lent. */
 int vfile_new(struct vfile **out, struct vfile_env *env, struct scan *s, size_t store, size_t entry,
               struct err *e);
+/* The same of one part as it stands: a .gguf. What is said below of heads and texts does not hold for
+ * it; leases, comparisons and what goes stale do. */
+int vfile_new_part(struct vfile **out, struct vfile_env *env, struct scan *s, size_t store,
+                   size_t entry, int part, struct err *e);
+/* Is it a part as it stands? Then its bytes are those of one whole source file. */
+bool vfile_is_part(const struct vfile *vf);
 struct vfile *vfile_get(struct vfile *vf);
 void vfile_put(struct vfile *vf);
 
 /* The generation of an entry: SHA-256 over head, parts (dev, ino, size, mtime, ctime), options,
  * builder. Without dev, copies of one disk image would be taken for one file. */
 void vfile_generation(uint8_t gen[32], const struct store *s, const struct store_entry *en);
+/* The generation of one part alone, as a file of its own. */
+void vfile_part_generation(uint8_t gen[32], const struct store *s, const struct store_entry *en,
+                           int part);
 /* The generation and where its parts lie: of the texts that name them. Links to one file share a
  * generation, and have a place each. */
 void vfile_place(uint8_t id[32], const uint8_t gen[32], const struct store_entry *en);
@@ -67,7 +76,7 @@ struct scan *vfile_entry(struct vfile *vf, const struct store **store,
                          const struct store_entry **en);
 
 /* Where the tree shows it, below the mount: "[top/]publisher/model/stem.apr"; malloc'ed, NULL
- * without memory. */
+ * without memory. Of a part: its source. */
 char *vfile_path(struct vfile *vf);
 
 /* -ESTALE: the source is another generation by now (look the name up again). */

@@ -212,7 +212,7 @@ static void log_problems(const struct store_set *set)
 {
     size_t n = 0;
     for (size_t i = 0; i < set->n; i++) {
-        const char *top = store_set_top(set, i);
+        const char *top = set->n > 1 ? set->label[i] : "";
         const struct store *s = set->store[i];
         for (size_t k = 0; k < s->n_problem; k++)
             if (n++ < MAX_LOGGED)
@@ -228,6 +228,8 @@ static int make_tree(struct fs *fs, const struct store_set *prev, struct tree **
 {
     struct store_set *set;
     int rc = store_set_scan(&set, fs->sources.src, fs->sources.n, &fs->opt.store, prev, e);
+    if (rc == 0 && fs->opt.merge && (rc = store_set_merge(set, e)) < 0)
+        store_set_free(set);
     if (rc < 0)
         return rc;
     struct scan *scan = scan_new(set);

@@ -36,7 +36,7 @@ static void options_have_defaults(void **state)
     assert_int_equal(o.store.vapr.footer, VAPR_FOOTER_NONE);
     assert_int_equal(o.store.vapr.values, VAPR_VALUES_REFERENCE);
     assert_true(o.store.plan);
-    assert_true(o.links);
+    assert_int_equal(o.gguf, GGUF_LINK);
     assert_int_equal(o.ttl_s, 30);
     assert_int_equal(o.umask, 0222);
     assert_int_equal(o.ready_fd, -1);
@@ -54,7 +54,7 @@ static void options_take_both_spellings(void **state)
     assert_int_equal(PARSE("--profile", "native", "--ttl=5", "S", "D", "-o", "gguf=none,uid=7"), 0);
     assert_int_equal(o.store.vapr.profile, VAPR_NATIVE);
     assert_int_equal(o.ttl_s, 5);
-    assert_false(o.links);
+    assert_int_equal(o.gguf, GGUF_NONE);
     assert_true(o.uid_given && o.uid == 7);
     assert_int_equal(PARSE("-fs", "-o", "profile=strict,values=compat,resolve=beneath", "S", "D"),
                      0);

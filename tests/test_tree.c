@@ -24,7 +24,7 @@ static struct world *world_new(void)
     assert_non_null(w);
     struct err e;
     w->root = temp_dir();
-    w->opt = (struct tree_options){.uid = 1, .gid = 2, .umask = 0222, .links = true};
+    w->opt = (struct tree_options){.uid = 1, .gid = 2, .umask = 0222};
     w->store = (struct store_options){.kind = STORE_PLAIN, .plan = true};
     w->env.lease = true;
     assert_int_equal(vcache_new(&w->env.texts, 16 << 20, 0, 0, &e), 0);
@@ -85,7 +85,7 @@ static struct node *walk(struct world *w, const char *path)
 
 static void show_dir(struct world *w, struct tree *t, uint64_t ino, char *out, size_t size)
 {
-    static const char *const kind[] = {"dir", "apr", "link", "text", "text", "text", "ctl"};
+    static const char *const kind[] = {"dir", "apr", "file", "link", "text", "text", "text", "ctl"};
     const struct tree_dir *d = tree_find_dir(t, ino);
     assert_non_null(d);
     for (size_t i = 0; i < d->n; i++) {
@@ -122,6 +122,7 @@ static void tree_is_two_levels_with_siblings(void **state)
                               "dir .aprfs/extents/local/one\n"
                               "text .aprfs/extents/local/one/one.tsv\n"
                               "ctl .aprfs/index.json\n"
+                              "ctl .aprfs/metrics\n"
                               "ctl .aprfs/problems.txt\n"
                               "ctl .aprfs/stats.txt\n"
                               "ctl .aprfs/status.txt\n"
@@ -193,7 +194,7 @@ static void tree_without_links(void **state)
 {
     (void)state;
     struct world *w = world_new();
-    w->opt.links = false;
+    w->opt.gguf = GGUF_NONE;
     tree_model(w->root, "one.gguf", 1);
     tree_projector(w->root, "mmproj-x.gguf");
     rescan_and_forget(w);
