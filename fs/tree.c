@@ -98,18 +98,17 @@ static int ask_writers(struct builder *b, const struct store_entry *en)
     return 0;
 }
 
-/* May others go all the way to a file? Below the store's root they may, since somebody chose to mount
- * it; a link may lead elsewhere, and anybody who can write into the store can plant one. */
+/* May others go all the way to a file? The store's root itself is not asked, since somebody chose to
+ * mount it for them; a folder below it is, and so is every one on the way to what a link leads to:
+ * anybody who can write into the store can plant one. */
 static bool others_reach(const char *root, const char *path)
 {
     char *real = realpath(path, NULL);
-    size_t n = strlen(root);
-    bool yes = real && (strcmp(root, "/") == 0 || (strncmp(real, root, n) == 0 && real[n] == '/'));
-    struct stat st;
-    while (real && !yes) {
-        char *slash = strrchr(real, '/');
-        yes = slash == real; /* come to the top */
+    bool yes = false;
+    for (char *slash; real && !yes && (slash = strrchr(real, '/'));) {
+        struct stat st;
         *slash = '\0';
+        yes = slash == real || strcmp(real, root) == 0; /* come to the top, or to the root */
         if (!yes && (stat(real, &st) < 0 || !(st.st_mode & S_IXOTH)))
             break;
     }

@@ -819,6 +819,12 @@ t_narrow_access() { # allow_other as root never widens access to a source
     chown 12:34 "$T/private/far.gguf"
     chmod 700 "$T/private"
     ln -s "$T/private/far.gguf" "$T/public/near.gguf" "$T/store/"
+    # A file that others may read, in a folder of the store that they may not enter.
+    mkdir -p "$T/store/a/closed"
+    big_store "$T/store/a/closed/in.gguf" 1 1
+    chmod 644 "$T/store/a/closed/in.gguf"
+    chown 12:34 "$T/store/a/closed/in.gguf"
+    chmod 700 "$T/store/a/closed"
     # Two parts, two owners: neither may read the other's.
     mkdir "$T/tmp"
     small_store "$T/tmp"
@@ -830,6 +836,7 @@ t_narrow_access() { # allow_other as root never widens access to a source
     [ "$(stat -c '%u %g %a' "$M/local/open/open.apr")" = "0 0 444" ]
     [ -n "${TMPDIR:-}" ] || [ "$(stat -c '%u %g %a' "$M/local/near/near.apr")" = "0 0 444" ]
     [ "$(stat -c '%u %g %a' "$M/local/far/far.apr")" = "12 34 400" ]
+    [ "$(stat -c '%u %g %a' "$M/a/closed/in.apr")" = "12 34 400" ]
     [ "$(stat -c '%g %a' "$M"/local/sharded/*.apr)" = "34 40" ]
     [ "$(stat -c '%u %g %a' "$M/local/shut/shut.apr")" = "12 34 440" ]
     stop
