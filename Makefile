@@ -218,7 +218,7 @@ check: ## what CI runs: style, layers, nvcc, all tests plain, under ASan+UBSan a
 	@scripts/check_layers.sh
 	@$(MAKE) --no-print-directory nvcc-compile
 	@$(MAKE) --no-print-directory sass
-	@scripts/check_all debug asan tsan emu emu-seed emu-asan emu-hooks
+	@scripts/check_all debug fuse-new asan tsan emu emu-seed emu-asan emu-hooks
 
 # The steps of the one command for a GPU, tried where there is none: once, in the plain emulation.
 PROVE := $(if $(filter emu,$(GPU)),$(if $(EMU_SEED),,tests/prove_gpu.sh))
@@ -227,6 +227,17 @@ test-gpu: gpu-tests ## tests of kernels/ behind GPU=cuda, emu, emu-asan or emu-h
 	@scripts/run_tests --log $(G)/tests.tap --timeout $(if $(LONG),7200,1800) $(call gpu_tests_bin,$(TESTS_GPU)) $(CU_TESTS) $(E2E_GPU) $(PROVE)
 	@if grep -q 'e2e_gpu.sh::gpu # SKIP' $(G)/tests.tap; then echo 'check_contract: no GPU: not checked: $(CONTRACTS_GPU)'; \
 	else scripts/check_contract $(G)/tests.tap $(CONTRACTS_GPU); fi
+
+# The second variant of fs/compat.c: a libfuse that knows passthrough, built for the test.
+.PHONY: test-fuse-new
+test-fuse-new: ## the mount's tests against a newer libfuse, built below build/fuse-new
+	@pc=$$(scripts/build_fuse 2>build/fuse-new.txt); rc=$$?; cat build/fuse-new.txt; \
+	if [ $$rc -eq 77 ]; then echo "skipped: fuse-new: $$(tail -n 1 build/fuse-new.txt)"; echo '0 passed, 0 failed, 1 skipped'; \
+	elif [ $$rc -ne 0 ]; then exit $$rc; \
+	else PKG_CONFIG_PATH=$$pc $(MAKE) --no-print-directory GPU=none config=debug B=build/fuse-new/debug fuse-new-tests; fi
+.PHONY: fuse-new-tests
+fuse-new-tests: $(B)/aprfs $(B)/aprtool $(TOOLS) $(B)/tests/test_fs_compat $(B)/tests/test_fs_tier
+	@scripts/run_tests --log $(B)/tests.tap --timeout 900 $(B)/tests/test_fs_compat $(B)/tests/test_fs_tier $(if $(LONG),tests/e2e_mount.sh) tests/e2e_tiers.sh
 
 check-emu: ## kernels/ without a GPU: plain in order and at random, under ASan+UBSan, with hooks
 	@scripts/check_all emu emu-seed emu-asan emu-hooks
