@@ -31,6 +31,22 @@ for arch in llama qwen2 qwen3 gemma2 gemma3 phi3 falcon phi2 gpt2 gptneox starco
     done
 done
 
+# And back: the .gguf of each .apr, ours and the original writers'.
+back() { # name apr
+    local out
+    out=$("$B/aprtool" convert -f "$2" "$tmp/back.gguf" 2>&1) &&
+        out=$(python3 -B tests/witness_gguf.py "$tmp/back.gguf" "$2" 2>&1)
+    verdict $? "$1 back" "$(printf '%s\n' "$out" | grep -v '^ok' | tail -n 20)"
+}
+for arch in llama qwen2 gemma3 phi3 tok-spm; do
+    for profile in engine native strict; do
+        "$B/aprtool" convert -f --profile $profile "$tmp/seeds/$arch.gguf" "$tmp/out.apr" && back "$arch of profile $profile" "$tmp/out.apr"
+    done
+done
+for file in aprender-writer q4k-converter-output; do
+    back $file tests/data/$file.apr
+done
+
 for file in SmolLM2-135M-Instruct.Q4_1 Qwen2.5-Coder-0.5B-Instruct-Q4_K_M gemma-3-270m-Q4_K_M; do
     for profile in engine native strict; do
         if [ -f "$MODELS/$file.gguf" ]; then

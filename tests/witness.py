@@ -297,4 +297,5 @@ def main():
     return t.bad > 0
 
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())
