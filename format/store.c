@@ -114,7 +114,7 @@ void store_free(struct store *s)
 
 /* ---- what an earlier scan knows ---- */
 
-static int cmp_first_path(const void *pa, const void *pb)
+int store_cmp_first_path(const void *pa, const void *pb)
 {
     const struct store_entry *a = *(struct store_entry *const *)pa;
     const struct store_entry *b = *(struct store_entry *const *)pb;
@@ -135,7 +135,7 @@ static const struct store_entry **index_prev(const struct store *prev, size_t *n
     for (size_t i = 0; idx && i < prev->n_merged; i++)
         idx[(*n)++] = &prev->merged[i]; /* only what is shown, so has parts, is merged */
     if (*n)
-        qsort(idx, *n, sizeof *idx, cmp_first_path);
+        qsort(idx, *n, sizeof *idx, store_cmp_first_path);
     return idx;
 }
 
@@ -151,7 +151,7 @@ static const struct store_entry *find_prev(const struct store_entry **idx, size_
     struct store_entry key = {.part = c->part, .n_part = c->n_part, .called = called}, *kp = &key;
     if (!n || !c->n_part)
         return NULL;
-    const struct store_entry **hit = bsearch(&kp, idx, n, sizeof *idx, cmp_first_path);
+    const struct store_entry **hit = bsearch(&kp, idx, n, sizeof *idx, store_cmp_first_path);
     if (!hit || (*hit)->n_part != c->n_part || !settled_by_bytes((*hit)->rc))
         return NULL;
     for (int i = 0; i < c->n_part; i++)

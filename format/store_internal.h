@@ -94,6 +94,10 @@ void store_owner_text(char *dst, size_t cap, int dir_fd, const char *name);
 int store_examine(struct store *s, struct store_entry *en, const struct store_cand *c,
                   struct err *e);
 
+/* Two struct store_entry *, for qsort: by the first part's path, then by what they were called. The key
+ * that a scan finds an earlier one's entry by; both have a part. */
+int store_cmp_first_path(const void *pa, const void *pb);
+
 /* One folder while it is scanned: store_folder.c. Its functions return 0 or -errno of store_starved;
  * what is wrong with a file is told as a candidate or a problem. */
 struct store_folder {

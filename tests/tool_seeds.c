@@ -1,8 +1,9 @@
 /* tool_seeds DIR: writes every good and every malformed small GGUF, and the .apr of each good one,
- * as seeds for the fuzzers and files to try programs on. Several parts of one model also go into
+ * and an index, as seeds for the fuzzers and files to try programs on. Several parts of one model also go into
  * one NAME.parts, as fuzz_gguf reads them. */
 #include "format/bytes.h"
 #include "format/crc32.h"
+#include "format/store_index.h"
 #include "format/vapr.h"
 #include "tests/gguf_build.h"
 
@@ -181,6 +182,29 @@ static void write_bad(void)
     }
 }
 
+/* The index of three of the files that are there by now. */
+static void write_index(void)
+{
+    const struct store_options opt = {.plan = true};
+    struct store *s = NULL;
+    struct err e = {0};
+    struct buf b = {0};
+    if (store_scan(&s, dir, &opt, NULL, &e) < 0) {
+        fprintf(stderr, "tool_seeds: %s\n", e.msg);
+        exit(1);
+    }
+    size_t n = s->n_entry;
+    s->n_entry = n < 3 ? n : 3;
+    if (store_index_write(&b.p, &b.len, s, NULL, 1, &e) < 0) {
+        fprintf(stderr, "tool_seeds: %s\n", e.msg);
+        exit(1);
+    }
+    write_seed("three", ".index", &b);
+    free(b.p);
+    s->n_entry = n;
+    store_free(s);
+}
+
 int main(int argc, char **argv)
 {
     if (argc != 2) {
@@ -193,5 +217,6 @@ int main(int argc, char **argv)
     write_types();
     write_shards();
     write_bad();
+    write_index();
     return 0;
 }
