@@ -18,6 +18,7 @@
 struct broker;
 struct fuse_session;
 struct handle;
+struct index;
 
 struct fs {
     struct options opt;
@@ -25,6 +26,7 @@ struct fs {
     struct vfile_env env;
     struct nodes *nodes;
     struct watch *watch;
+    struct index *index; /* NULL: none; used by who scans */
     struct tiers *tiers;
     char compose_dir[4096]; /* where tier 1a puts its files; "": nowhere */
     struct fuse_session *se;

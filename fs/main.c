@@ -4,6 +4,7 @@
 #include "fs/broker.h"
 #include "fs/compat.h"
 #include "fs/fs.h"
+#include "fs/index.h"
 #include "fs/log.h"
 #include "fs/mount.h"
 #include "fs/ops.h"
@@ -288,8 +289,10 @@ static int fs_setup(struct daemon *d, struct err *e)
         rc = vcache_new(&fs->env.units, UNIT_MEM, 0, 0, e);
     if (rc == 0)
         rc = nodes_new(&fs->nodes, e);
-    if (rc == 0)
+    if (rc == 0) {
+        fs->index = index_new(o->index, &fs->sources);
         rc = watch_new(&fs->watch, fs, e);
+    }
     if (rc == 0)
         rc = setup_tiers(fs, e);
     return rc;
@@ -434,6 +437,8 @@ static int harden(struct daemon *d, struct err *e)
         rc = sandbox_allow(s, SANDBOX_READ, fs->sources.src[i].path);
     for (int i = 0; rc == 0 && i < 3; i++)
         rc = sandbox_allow(s, SANDBOX_TEMP, temp[i]);
+    if (rc == 0 && index_dir(fs->index))
+        rc = sandbox_allow(s, SANDBOX_WRITE, index_dir(fs->index));
     bool in_store = strcmp(fs->compose_dir, TIERS_DIR_STORE) == 0;
     if (rc == 0 && fs->compose_dir[0] && !in_store)
         rc = sandbox_allow(s, SANDBOX_TEMP, fs->compose_dir);
@@ -506,6 +511,7 @@ static int serve(struct daemon *d, struct err *e)
     if (fs->watch && !watch_stop(fs->watch, SCAN_END_MS))
         _exit(rc < 0);
     watch_free(fs->watch);
+    index_free(fs->index);
     if (fs->se && away)
         fuse_session_destroy(fs->se);
     ops_close_all(fs);

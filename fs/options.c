@@ -21,6 +21,7 @@ enum option_id {
     OPT_MERGE,
     OPT_GGUF,
     OPT_TTL,
+    OPT_INDEX,
     OPT_CACHE,
     OPT_DIRECT_COMMS,
     OPT_COMPOSE,
@@ -73,6 +74,9 @@ static const struct option_row table[] = {
     {"gguf", "link|file|none", OPT_GGUF,
      "show a link to each real .gguf, its bytes as a file,\nor nothing", false},
     {"ttl", "30", OPT_TTL, "seconds between looks at a store without inotify; 0: never", false},
+    {"index", "DIR|none", OPT_INDEX,
+     "where it is kept what headers said, for the next\nstart ($CACHE_DIRECTORY, ~/.cache/aprfs)",
+     false},
     {"cache", "auto|always|never", OPT_CACHE,
      "whether the kernel keeps what was read through us;\nauto: not for the programs of "
      "direct_comms",
@@ -230,6 +234,11 @@ static int apply_mount(struct options *o, const struct option_row *r, const char
         return 0;
     case OPT_DIRECT_COMMS:
         o->direct_comms = v;
+        return 0;
+    case OPT_INDEX:
+        if (*v != '/' && strcmp(v, "none") != 0)
+            return err_set(e, -EINVAL, "index=%s: expected an absolute path or none", v);
+        o->index = v;
         return 0;
     case OPT_UID:
         rc = parse_number(r, v, 10, UINT_MAX - 1, &n, e);

@@ -32,8 +32,9 @@ struct options {
     size_t n_source;
     const char *mountpoint;
     struct store_options store;
-    unsigned ttl_s; /* 0: never */
-    bool merge;     /* several stores in one tree */
+    const char *index; /* absolute, or "none"; NULL: the default. Lent from argv */
+    unsigned ttl_s;    /* 0: never */
+    bool merge;        /* several stores in one tree */
     enum option_gguf gguf;
     enum option_cache cache;
     const char *direct_comms;          /* programs whose opens are direct */

@@ -5,6 +5,7 @@
 #include "format/store_set.h"
 #include "fs/compat.h"
 #include "fs/fs.h"
+#include "fs/index.h"
 #include "fs/log.h"
 
 #include <errno.h>
@@ -262,9 +263,12 @@ static int scan_once(struct watch *w, bool first, struct err *e)
     uint64_t t0 = clock_ms();
     struct tree *cur = nodes_tree(fs->nodes), *next = NULL;
     const struct store_set *prev = cur ? cur->scan->set : NULL;
+    struct store_set *known = first ? index_read(fs->index, &fs->sources, &fs->opt.store) : NULL;
     bool again = false;
-    int rc = make_tree(fs, prev, &next, e);
-    if (rc == 0 && (first || !store_set_equal(next->scan->set, prev)))
+    int rc = make_tree(fs, first ? known : prev, &next, e);
+    store_set_free(known);
+    bool changed = rc == 0 && (first || !store_set_equal(next->scan->set, prev));
+    if (changed)
         log_problems(next->scan->set);
     if (rc == 0 && (rc = wd_renew(w, next->scan->set, &again, e)) < 0)
         tree_put(fs->nodes, next);
@@ -274,6 +278,7 @@ static int scan_once(struct watch *w, bool first, struct err *e)
         w->stats.n_parsed += store_set_n_parsed(next->scan->set);
         w->kicked = w->kicked || again;
         pthread_mutex_unlock(&w->mu);
+        index_note(fs->index, next->scan->set, changed);
         show_tree(w, next, first);
     }
     pthread_mutex_lock(&w->mu);
@@ -397,26 +402,43 @@ static int due_in(struct watch *w)
     return at > now ? (int)(at - now) : 0;
 }
 
+/* The earlier of two waits in ms; -1 is none. */
+static int sooner(int a, int b)
+{
+    return a < 0 || (b >= 0 && b < a) ? b : a;
+}
+
+static void save_index(struct watch *w)
+{
+    struct tree *t = nodes_tree(w->fs->nodes);
+    index_write(w->fs->index, t->scan->set);
+    tree_put(w->fs->nodes, t);
+}
+
 static void *watch_main(void *ctx)
 {
     struct watch *w = ctx;
     for (;;) {
         struct pollfd p[2] = {{.fd = w->wake_fd, .events = POLLIN},
                               {.fd = w->ino_fd, .events = POLLIN}};
-        poll(p, 2, due_in(w));
+        poll(p, 2, sooner(due_in(w), index_due_in(w->fs->index)));
         uint64_t n;
         if (p[0].revents && read(w->wake_fd, &n, sizeof n) < 0 && errno != EAGAIN)
             log_line(LOG_ERROR, "eventfd: %s", strerror(errno));
         pthread_mutex_lock(&w->mu);
         bool stop = w->stop;
         pthread_mutex_unlock(&w->mu);
-        if (stop)
+        if (stop) {
+            save_index(w);
             return NULL;
+        }
         drop_stale_pages(w);
         if (w->ino_fd >= 0 && p[1].revents)
             read_events(w);
         if (due_in(w) == 0)
             scan_again(w);
+        else if (index_due_in(w->fs->index) == 0)
+            save_index(w);
     }
 }
 
