@@ -312,6 +312,87 @@ static void pinned_lease_break_is_for_ever(void **state)
     break_lease(false);
 }
 
+static void *break_thread(void *ctx)
+{
+    (void)ctx;
+    sigset_t set;
+    siginfo_t si;
+    sigemptyset(&set);
+    sigaddset(&set, pinned_lease_signal());
+    if (sigwaitinfo(&set, &si) == pinned_lease_signal())
+        pinned_lease_broken(si.si_fd);
+    return NULL;
+}
+
+/* A reply from a mapping that lasts: the writer is not let in beside it, and it gets no more bytes. */
+static void pinned_cuts_the_mapping_before_the_writer(void **state)
+{
+    (void)state;
+    char *path = fresh_file();
+    struct source *s;
+    struct err e;
+    struct pinned *p = pin(path, true, &s);
+    if (!pinned_leased(p)) {
+        pinned_free(p);
+        source_close(s);
+        free(path);
+        skip();
+    }
+    int out[2], told[2];
+    assert_int_equal(pipe(out), 0);
+    assert_int_equal(pipe(told), 0);
+    const uint8_t *m = pinned_map(p, 0);
+    assert_non_null(m);
+    assert_ptr_equal(pinned_map(p, 0), m);
+    assert_int_equal(pinned_enter_sent(p, &e), 1);
+    assert_int_equal(write(out[1], m, 3), 3); /* as the kernel copies a reply */
+    pthread_t t;
+    assert_int_equal(pthread_create(&t, NULL, break_thread, NULL), 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        int fd = open(path, O_WRONLY); /* waits for the lease */
+        _exit(fd < 0 || pwrite(fd, "x", 1, 0) != 1 || write(told[1], "w", 1) != 1);
+    }
+    while (write(out[1], m, 1) == 1) {
+        char c;
+        assert_int_equal(read(out[0], &c, 1), 1);
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    }
+    assert_int_equal(errno, EFAULT);
+    assert_true(pinned_stale(p));
+    /* Cut, but the reply is not over: the writer still waits. */
+    assert_int_equal(waitpid(pid, NULL, WNOHANG), 0);
+    pinned_leave_sent(p, 3);
+    int status;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
+    pthread_join(t, NULL);
+    assert_int_equal(pinned_enter_sent(p, &e), -EIO);
+    pinned_free(p);
+    source_close(s);
+    for (int i = 0; i < 2; i++) {
+        close(out[i]);
+        close(told[i]);
+    }
+    free(path);
+}
+
+static void pinned_sends_only_under_a_lease(void **state)
+{
+    (void)state;
+    char *path = fresh_file();
+    struct source *s;
+    struct err e;
+    struct pinned *p = pin(path, false, &s);
+    assert_int_equal(pinned_enter_sent(p, &e), 0);
+    do_write(path);
+    assert_int_equal(pinned_enter(p, &e), -EIO);
+    assert_int_equal(pinned_enter_sent(p, &e), -EIO);
+    pinned_free(p);
+    source_close(s);
+    free(path);
+}
+
 int main(void)
 {
     sigset_t set;
@@ -329,6 +410,8 @@ int main(void)
         cmocka_unit_test(pinned_refuses_what_a_writer_has_open),
         cmocka_unit_test(pinned_lease_break_marks_stale_and_lets_go),
         cmocka_unit_test(pinned_lease_break_is_for_ever),
+        cmocka_unit_test(pinned_cuts_the_mapping_before_the_writer),
+        cmocka_unit_test(pinned_sends_only_under_a_lease),
     };
     int rc = cmocka_run_group_tests(tests, NULL, NULL);
     free(dir);

@@ -317,7 +317,8 @@ static char *victim;
 static void touch_victim(void)
 {
     struct timespec t[2] = {{.tv_sec = 1000}, {.tv_sec = 1000}};
-    assert_int_equal(utimensat(AT_FDCWD, victim, t, 0), 0);
+    if (cloned > VPLAN_SHIFT) /* not yet while the file system is probed */
+        assert_int_equal(utimensat(AT_FDCWD, victim, t, 0), 0);
 }
 
 static void tier_source_changed_while_composing_is_stale(void **state)
