@@ -134,9 +134,13 @@ static void broker_main(struct broker_self s, pid_t parent)
 {
     prctl(PR_SET_NAME, "aprfs-broker");
     setsid(); /* the daemon leaves its group later */
-    if (!s.auto_unmount)
+    /* With auto_unmount a daemon's death, however early, is the end of its socket and work to do. */
+    if (!s.auto_unmount) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (getppid() != parent || keep_two(&s.sock, &s.session_fd) < 0)
+        if (getppid() != parent)
+            _exit(1);
+    }
+    if (keep_two(&s.sock, &s.session_fd) < 0)
         _exit(1);
     mount_keep_list();
     sandbox_enter_broker();
