@@ -6,6 +6,7 @@
 #include "format/quant.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <openssl/evp.h>
 #include <stdio.h>
@@ -13,6 +14,9 @@
 #include <string.h>
 #include <strings.h>
 #include <unistd.h>
+
+#define CHANGED   "changed while it was read: still being written"
+#define MAX_AGAIN 3 /* times that a file replaced meanwhile is read anew */
 
 /* A refusal of the file: kept in the entry, which stays in the list. */
 static int refuse(struct store_entry *en, int rc, const char *why)
@@ -282,18 +286,20 @@ static int examine_apr(struct store *s, struct store_entry *en, const struct sto
 
 /* Something failed or not: if a part changed meanwhile, that is the reason, and it is no verdict.
  */
-static int check_parts(struct store_entry *en, struct source *const *part, int n)
+static int check_parts(struct store_entry *en, struct source *const *part, int n, bool *changed)
 {
     for (int i = 0; i < n; i++)
         if (source_check(part[i], NULL) < 0) {
+            *changed = true;
             en->role = STORE_UNSUPPORTED;
-            return refuse(en, -EAGAIN, "changed while it was read: still being written");
+            return refuse(en, -EAGAIN, CHANGED);
         }
     return 0;
 }
 
-int store_examine(struct store *s, struct store_entry *en, const struct store_cand *c,
-                  struct err *e)
+/* *changed: en is refused because a part is not what it was when the store was walked. */
+static int examine_once(struct store *s, struct store_entry *en, const struct store_cand *c,
+                        bool *changed, struct err *e)
 {
     struct err why = {0};
     struct gguf *g = NULL;
@@ -310,8 +316,9 @@ int store_examine(struct store *s, struct store_entry *en, const struct store_ca
         bad = apr_open(&a, part[0], &why);
     if (bad == 0)
         bad = reverse ? vgguf_new(&v, a, &why) : gguf_open(&g, part, n, &why);
-    if (bad == -ESTALE)
-        rc = refuse(en, -EAGAIN, "changed while it was read: still being written");
+    *changed = bad == -ESTALE;
+    if (*changed)
+        rc = refuse(en, -EAGAIN, CHANGED);
     else if (store_starved(bad))
         rc = bad;
     else if (bad < 0)
@@ -319,7 +326,7 @@ int store_examine(struct store *s, struct store_entry *en, const struct store_ca
     else
         rc = reverse ? examine_apr(s, en, c, v) : examine_gguf(s, en, c, g);
     if (rc == 0)
-        rc = check_parts(en, part, n);
+        rc = check_parts(en, part, n, changed);
     gguf_close(g);
     vgguf_free(v);
     apr_close(a);
@@ -327,4 +334,59 @@ int store_examine(struct store *s, struct store_entry *en, const struct store_ca
         source_close(part[i]);
     free(part);
     return rc < 0 ? err_set(e, rc, "%s, while a file was examined", strerror(-rc)) : 0;
+}
+
+/* Do the parts' paths lead to other files by now, each of which may be whole? Then these are en's. A
+ * part that still is the same file, and changed, is being written. */
+static bool were_replaced(struct store *s, struct store_entry *en)
+{
+    size_t n = strcmp(s->root, "/") ? strlen(s->root) : 0;
+    int root = open(s->root, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    bool other = false, same = root >= 0;
+    en->src_size = 0;
+    for (int i = 0; i < en->n_part && same; i++) {
+        struct store_part *p = &en->part[i];
+        struct source_id now;
+        int fd = store_open_file(root, p->how, p->path + n + 1, -1, NULL, &now, NULL);
+        if (fd >= 0)
+            close(fd);
+        bool moved = fd >= 0 && (now.dev != p->id.dev || now.ino != p->id.ino);
+        same = moved || (fd >= 0 && source_id_equal(&now, &p->id));
+        other = other || moved;
+        if (moved)
+            p->id = now;
+        en->src_size += p->id.size;
+    }
+    if (root >= 0)
+        close(root);
+    return other && same;
+}
+
+static int forget_facts(struct store_entry *en)
+{
+    char **text[] = {&en->why, &en->warning, &en->arch, &en->quant, &en->tokenizer_why};
+    for (size_t i = 0; i < sizeof text / sizeof *text; i++) {
+        free(*text[i]);
+        *text[i] = strdup("");
+        if (!*text[i])
+            return -ENOMEM;
+    }
+    en->role = STORE_UNSUPPORTED;
+    en->rc = en->tokenizer_rc = 0;
+    en->n_params = en->n_ctx_train = en->size = 0;
+    return 0;
+}
+
+int store_examine(struct store *s, struct store_entry *en, const struct store_cand *c,
+                  struct err *e)
+{
+    /* A file replaced by another while it is read must not be missing until the next scan. */
+    for (int i = 0;; i++) {
+        bool changed;
+        int rc = examine_once(s, en, c, &changed, e);
+        if (rc < 0 || !changed || i == MAX_AGAIN || !were_replaced(s, en))
+            return rc;
+        if (forget_facts(en) < 0)
+            return err_set(e, -ENOMEM, "no memory for an entry");
+    }
 }

@@ -7,6 +7,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/inotify.h>
 #include <sys/resource.h>
@@ -627,6 +631,65 @@ static void store_plan_keeps_its_descriptors(void **state)
     free(root);
 }
 
+/* ---- a file replaced while it is read ---- */
+
+struct replacer {
+    char *from, *to; /* a good file beside the store; the name in it */
+    char *spare;
+    atomic_bool stop;
+    atomic_int n;
+};
+
+/* Renames copies over one name, again and again: there is a whole model at every moment. */
+static void *replace_again(void *ctx)
+{
+    struct replacer *r = ctx;
+    while (!atomic_load(&r->stop)) {
+        static char buf[1 << 20];
+        FILE *in = fopen(r->from, "rb"), *out = fopen(r->spare, "wb");
+        size_t n = in && out ? fread(buf, 1, sizeof buf, in) : 0;
+        bool ok = n > 0 && n < sizeof buf && fwrite(buf, 1, n, out) == n;
+        if (in)
+            fclose(in);
+        if (!out || fclose(out) != 0 || !ok || rename(r->spare, r->to) < 0)
+            return "cannot write";
+        atomic_fetch_add(&r->n, 1);
+        usleep(700);
+    }
+    return NULL;
+}
+
+static void store_shows_a_file_that_is_replaced_while_it_is_read(void **state)
+{
+    (void)state;
+    char *root = temp_dir(), *beside = temp_dir();
+    struct replacer r = {0};
+    pthread_t t;
+    void *why = NULL;
+    tree_model(root, "m.gguf", 1);
+    tree_model(beside, "m.gguf", 1);
+    assert_true(asprintf(&r.from, "%s/m.gguf", beside) > 0);
+    assert_true(asprintf(&r.to, "%s/m.gguf", root) > 0);
+    assert_true(asprintf(&r.spare, "%s/new", beside) > 0);
+    assert_int_equal(pthread_create(&t, NULL, replace_again, &r), 0);
+    int hidden = 0;
+    for (int i = 0; i < 400; i++) {
+        struct store *s = scan(root);
+        hidden += s->n_entry != 1 || s->entry[0].rc != 0;
+        store_free(s);
+    }
+    atomic_store(&r.stop, true);
+    pthread_join(t, &why);
+    assert_null(why);
+    assert_true(atomic_load(&r.n) > 10);
+    assert_int_equal(hidden, 0);
+    free(r.from);
+    free(r.to);
+    free(r.spare);
+    free(root);
+    free(beside);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -655,6 +718,7 @@ int main(void)
         cmocka_unit_test(store_scan_leaves_no_descriptor_open),
         cmocka_unit_test(store_plan_refuses_another_file),
         cmocka_unit_test(store_plan_keeps_its_descriptors),
+        cmocka_unit_test(store_shows_a_file_that_is_replaced_while_it_is_read),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
