@@ -210,12 +210,22 @@ def reader(no):
                 off = start + r.randrange(len(old) - shift - start - (1 << 20) if len(old) - shift - start > (1 << 21) else 1)
                 got = os.pread(f, 65536, off)
                 s = off - shift
-                is_old, is_new = got == old[s:s + 65536], got == new[s:s + 65536]
+                if len(got) < 65536:
+                    # The kernel hands out the pages that it had before the one that failed: right
+                    # bytes, short, and then the error.
+                    short = off + len(got)
+                    try:
+                        os.pread(f, 1, short)
+                        bad.append("short at %d without an error behind it" % short)
+                    except OSError as e:
+                        if e.errno != errno.EIO:
+                            raise
+                is_old, is_new = got == old[s:s + len(got)], got == new[s:s + len(got)]
                 if is_old and is_new:
                     continue            # bytes that both have
                 now = "old" if is_old else "new" if is_new else None
                 if now is None:
-                    bad.append("a mix at %d" % off)
+                    bad.append("a mix at %d, of %d bytes" % (off, len(got)))
                 elif gen and gen != now:
                     bad.append("one handle, two generations at %d" % off)
                 gen = now
