@@ -40,7 +40,8 @@ back() { # name apr
 }
 for arch in llama qwen2 gemma3 phi3 tok-spm; do
     for profile in engine native strict; do
-        "$B/aprtool" convert -f --profile $profile "$tmp/seeds/$arch.gguf" "$tmp/out.apr" && back "$arch of profile $profile" "$tmp/out.apr"
+        "$B/aprtool" convert -f --profile $profile "$tmp/seeds/$arch.gguf" "$tmp/there.apr" &&
+            back "$arch of profile $profile" "$tmp/there.apr"
     done
 done
 for file in aprender-writer q4k-converter-output; do
