@@ -40,8 +40,9 @@ back() { # name apr
 }
 for arch in llama qwen2 gemma3 phi3 tok-spm; do
     for profile in engine native strict; do
-        "$B/aprtool" convert -f --profile $profile "$tmp/seeds/$arch.gguf" "$tmp/there.apr" &&
-            back "$arch of profile $profile" "$tmp/there.apr"
+        out=$("$B/aprtool" convert -f --profile $profile "$tmp/seeds/$arch.gguf" "$tmp/there.apr" 2>&1) ||
+            { verdict 1 "$arch of profile $profile back" "$out"; continue; }
+        back "$arch of profile $profile" "$tmp/there.apr"
     done
 done
 for file in aprender-writer q4k-converter-output; do
