@@ -216,6 +216,7 @@ test: all $(TESTS) $(TOOLS) ## all tests of one config
 check: ## what CI runs: style, layers, nvcc, all tests plain, under ASan+UBSan and TSan, kernels emulated
 	@$(MAKE) --no-print-directory format-check
 	@scripts/check_layers.sh
+	@scripts/mutate --check
 	@$(MAKE) --no-print-directory nvcc-compile
 	@$(MAKE) --no-print-directory sass
 	@scripts/check_all debug fuse-new asan tsan emu emu-seed emu-asan emu-hooks
