@@ -477,7 +477,7 @@ void options_help(FILE *f)
         f);
     for (size_t i = 0; i < N_ROW; i++) {
         const struct option_row *r = &table[i];
-        char left[48];
+        char left[128];
         if (r->id < 256)
             snprintf(left, sizeof left, "-%c, --%s", r->id, r->name);
         else
