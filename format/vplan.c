@@ -54,17 +54,22 @@ int vplan_add(struct vplan *p, struct vseg s, struct err *e)
     return rc < 0 ? rc : push(p, &s, e);
 }
 
-size_t vplan_find_seg(const struct vplan *p, uint64_t off)
+size_t vseg_find(const struct vseg *seg, size_t n, uint64_t off)
 {
-    size_t lo = 0, hi = p->n_seg; /* segments touch: the last one that starts at or before off */
+    size_t lo = 0, hi = n; /* segments touch: the last one that starts at or before off */
     while (hi - lo > 1) {
         size_t mid = lo + (hi - lo) / 2;
-        if (p->seg[mid].off <= off)
+        if (seg[mid].off <= off)
             lo = mid;
         else
             hi = mid;
     }
     return lo;
+}
+
+size_t vplan_find_seg(const struct vplan *p, uint64_t off)
+{
+    return vseg_find(p->seg, p->n_seg, off);
 }
 
 int vplan_convert(const struct vplan *p, const struct vseg *s, uint64_t block_no, size_t n_block,

@@ -55,7 +55,8 @@ void vplan_release(struct vplan *p);
  * the end of s. -ERANGE past VPLAN_MAX_SIZE. */
 int vplan_add(struct vplan *p, struct vseg s, struct err *e);
 
-/* The number of the segment that holds byte off < size. */
+/* The number of the segment, of n > 0 that touch from byte 0 on, that holds byte off < their end. */
+size_t vseg_find(const struct vseg *seg, size_t n, uint64_t off);
 size_t vplan_find_seg(const struct vplan *p, uint64_t off);
 
 /* The bytes [off, off+len) into dst; *got is len, or less only at the end of the file. Any failure

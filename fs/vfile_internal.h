@@ -1,0 +1,51 @@
+/* Between vfile.c (its life: plans, opening, texts) and vfile_read.c (its bytes: reading, sending). */
+#ifndef APRFS_FS_VFILE_INTERNAL_H
+#define APRFS_FS_VFILE_INTERNAL_H
+
+#include "fs/pinned.h"
+#include "fs/vfile.h"
+
+#include <pthread.h>
+
+enum vfile_state {
+    VFILE_CLOSED,
+    VFILE_OPENING,
+    VFILE_OPEN,
+};
+
+enum crc_state {
+    CRC_UNKNOWN,
+    CRC_COMPUTING,
+    CRC_KNOWN,
+};
+
+struct vfile {
+    atomic_int refs;
+    struct vfile_env *env;
+    uint8_t gen[32], sibling[32];
+    uint64_t size;
+    atomic_uint_least64_t ino;
+    atomic_bool stale;
+    pthread_mutex_t mu;
+    pthread_cond_t opened;
+    struct scan *scan; /* under mu, with store and entry */
+    size_t store, entry;
+    int only;               /* the part that it shows as it stands; -1: the model */
+    enum vfile_state state; /* under mu */
+    int n_open;
+    bool head_known; /* head_sha: of the head when it was first built */
+    uint8_t head_sha[32];
+    enum crc_state crc_state; /* under mu; opened tells of a change */
+    uint32_t crc;             /* the footer's, once known */
+    /* Made by the first open and kept (if few): the same generation has the same ones. */
+    struct vseg *seg; /* VSEG_MEM: p is NULL, src_off counts in the head text, which holds the bytes
+                       * of all such segments in order */
+    size_t n_seg;
+    /* Fixed while it is open. */
+    struct source **part;
+    int n_part;
+    struct pinned *pins;
+    struct vcache_item *head;
+};
+
+#endif
