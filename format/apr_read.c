@@ -184,7 +184,7 @@ static bool size_as_own(uint64_t n, uint32_t type, uint64_t *size)
  * chance: 18/32 against 2, 20/32 against 8, 22/32 and 24/32 against 1 byte per weight, 34/32
  * against 18/32. The one exception is 9 with 32 weights (36 bytes either way): no writer ever put
  * Q8_1 into a file, so APR's own Q8 is asked first there. */
-static uint32_t other_reading(uint8_t dtype)
+uint32_t apr_own_type(uint8_t dtype)
 {
     switch (dtype) {
     case 2:
@@ -224,7 +224,7 @@ static int resolve_type(const struct apr *a, struct apr_tensor *t, struct err *e
     if (!count_elements(t, &n))
         return err_set(e, -EUCLEAN, "tensor '%s': its shape overflows 64 bits", t->name);
     const struct quant_type *q = quant_type(t->dtype);
-    uint32_t other = a->ours ? UINT32_MAX : other_reading(t->dtype);
+    uint32_t other = a->ours ? UINT32_MAX : apr_own_type(t->dtype);
     if (!q && other == UINT32_MAX)
         return err_set(e, -ENOTSUP, "tensor '%s': dtype %u is not known", t->name, t->dtype);
     t->type = t->dtype;

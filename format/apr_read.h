@@ -21,6 +21,10 @@
 #define APR_TYPE_OWN_Q8 0x1001
 #define APR_TYPE_OWN_U8 0x1002 /* code 7 of the first writer: unsigned bytes, which GGML lacks */
 
+/* What aprender's own enumeration means by a dtype byte, where GGML's numbers mean something else by it
+ * or nothing: an id as apr_tensor.type; UINT32_MAX: nothing. Source: apr-v2.md section 5. */
+uint32_t apr_own_type(uint8_t dtype);
+
 struct apr_tensor {
     const char *name; /* NUL-terminated, owned by the handle; -EUCLEAN if the file's holds a NUL */
     uint8_t dtype;    /* the byte in the file */
