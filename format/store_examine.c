@@ -336,6 +336,14 @@ static int examine_once(struct store *s, struct store_entry *en, const struct st
     return rc < 0 ? err_set(e, rc, "%s, while a file was examined", strerror(-rc)) : 0;
 }
 
+/* The same content, but renamed, unlinked or chmodded meanwhile: that moves the ctime alone. */
+static bool only_ctime_moved(const struct source_id *a, const struct source_id *b)
+{
+    struct source_id c = *b;
+    c.ctime_ns = a->ctime_ns;
+    return b->ctime_ns != a->ctime_ns && source_id_equal(a, &c);
+}
+
 /* Do the parts' paths lead to other files by now, each of which may be whole? Then these are en's. A
  * part that still is the same file, and changed, is being written. */
 static bool were_replaced(struct store *s, struct store_entry *en)
@@ -350,7 +358,8 @@ static bool were_replaced(struct store *s, struct store_entry *en)
         int fd = store_open_file(root, p->how, p->path + n + 1, -1, NULL, &now, NULL);
         if (fd >= 0)
             close(fd);
-        bool moved = fd >= 0 && (now.dev != p->id.dev || now.ino != p->id.ino);
+        bool moved = fd >= 0 && (now.dev != p->id.dev || now.ino != p->id.ino ||
+                                 only_ctime_moved(&p->id, &now));
         same = moved || (fd >= 0 && source_id_equal(&now, &p->id));
         other = other || moved;
         if (moved)

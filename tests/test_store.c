@@ -636,27 +636,50 @@ static void store_plan_keeps_its_descriptors(void **state)
 struct replacer {
     char *from, *to; /* a good file beside the store; the name in it */
     char *spare;
-    atomic_bool stop;
-    atomic_int n;
+    atomic_int scan;     /* the scan that runs; -1: no more */
+    atomic_long scan_us; /* how long the last one took */
+    int n;
 };
 
-/* Renames copies over one name, again and again: there is a whole model at every moment. */
+static int copy_small(const char *from, const char *to)
+{
+    static char buf[1 << 20];
+    FILE *in = fopen(from, "rb"), *out = fopen(to, "wb");
+    size_t n = in && out ? fread(buf, 1, sizeof buf, in) : 0;
+    bool ok = n > 0 && n < sizeof buf && fwrite(buf, 1, n, out) == n;
+    if (in)
+        fclose(in);
+    return out && fclose(out) == 0 && ok ? 0 : -1;
+}
+
+/* Renames a copy over one name once in each scan, at a moment of its own: there is a whole model at
+ * every moment, and a scan that reads it anew finds it whole. */
 static void *replace_again(void *ctx)
 {
     struct replacer *r = ctx;
-    while (!atomic_load(&r->stop)) {
-        static char buf[1 << 20];
-        FILE *in = fopen(r->from, "rb"), *out = fopen(r->spare, "wb");
-        size_t n = in && out ? fread(buf, 1, sizeof buf, in) : 0;
-        bool ok = n > 0 && n < sizeof buf && fwrite(buf, 1, n, out) == n;
-        if (in)
-            fclose(in);
-        if (!out || fclose(out) != 0 || !ok || rename(r->spare, r->to) < 0)
+    unsigned seed = 1;
+    int done = 0, scan;
+    while ((scan = atomic_load(&r->scan)) >= 0) {
+        if (scan == done) {
+            usleep(20);
+            continue;
+        }
+        done = scan;
+        if (copy_small(r->from, r->spare) < 0)
             return "cannot write";
-        atomic_fetch_add(&r->n, 1);
-        usleep(700);
+        usleep((useconds_t)(rand_r(&seed) % (unsigned)(atomic_load(&r->scan_us) + 1)));
+        if (rename(r->spare, r->to) < 0)
+            return "cannot rename";
+        r->n++;
     }
     return NULL;
+}
+
+static long now_us(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec * 1000000L + t.tv_nsec / 1000;
 }
 
 static void store_shows_a_file_that_is_replaced_while_it_is_read(void **state)
@@ -674,14 +697,17 @@ static void store_shows_a_file_that_is_replaced_while_it_is_read(void **state)
     assert_int_equal(pthread_create(&t, NULL, replace_again, &r), 0);
     int hidden = 0;
     for (int i = 0; i < 400; i++) {
+        atomic_store(&r.scan, i + 1);
+        long from = now_us();
         struct store *s = scan(root);
+        atomic_store(&r.scan_us, now_us() - from);
         hidden += s->n_entry != 1 || s->entry[0].rc != 0;
         store_free(s);
     }
-    atomic_store(&r.stop, true);
+    atomic_store(&r.scan, -1);
     pthread_join(t, &why);
     assert_null(why);
-    assert_true(atomic_load(&r.n) > 10);
+    assert_true(r.n > 10);
     assert_int_equal(hidden, 0);
     free(r.from);
     free(r.to);
