@@ -354,6 +354,8 @@ static void note_event(struct watch *w, const struct inotify_event *ev)
         w->one_cookie = ev->cookie;
     } else if (!same) {
         w->many = true;
+    } else if (ev->cookie) {
+        w->one_cookie = ev->cookie; /* written as x.part, then renamed: still one file */
     }
     w->many = w->many || (ev->mask & (IN_ISDIR | IN_Q_OVERFLOW | IN_DELETE_SELF | IN_MOVE_SELF));
     w->last_ms = now;
