@@ -238,7 +238,7 @@ test-fuse-new: ## the mount's tests against a newer libfuse, built below build/f
 	else PKG_CONFIG_PATH=$$pc $(MAKE) --no-print-directory GPU=none config=debug B=build/fuse-new/debug fuse-new-tests; fi
 .PHONY: fuse-new-tests
 fuse-new-tests: $(B)/aprfs $(B)/aprtool $(TOOLS) $(B)/tests/test_fs_compat $(B)/tests/test_fs_tier
-	@scripts/run_tests --log $(B)/tests.tap --timeout 900 $(B)/tests/test_fs_compat $(B)/tests/test_fs_tier $(if $(LONG),tests/e2e_mount.sh) tests/e2e_tiers.sh
+	@scripts/run_tests --log $(B)/tests.tap --timeout 900 $(B)/tests/test_fs_compat $(B)/tests/test_fs_tier $(if $(LONG),tests/e2e_mount.sh tests/e2e_mount_changes.sh tests/e2e_daemon.sh) tests/e2e_tiers.sh
 
 check-emu: ## kernels/ without a GPU: plain in order and at random, under ASan+UBSan, with hooks
 	@scripts/check_all emu emu-seed emu-asan emu-hooks

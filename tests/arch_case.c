@@ -158,3 +158,27 @@ bool arch_open_noted(const struct arch_open *a, const char *text)
             return true;
     return false;
 }
+
+struct arch_open arch_open_good(const struct gguf_build *b)
+{
+    struct arch_open a;
+    arch_open_build(&a, b, ARCH_VALUES_REFERENCE);
+    if (a.rc < 0)
+        fail_msg("refused: %s", a.e.msg);
+    return a;
+}
+
+void arch_refused(struct gguf_build *b, int rc, const char *says)
+{
+    struct arch_open a;
+    arch_open_build(&a, b, ARCH_VALUES_REFERENCE);
+    if (a.rc != rc || !strstr(a.e.msg, says))
+        fail_msg("expected %s with \"%s\", got %d: %s", err_name(rc), says, a.rc, a.e.msg);
+    arch_open_release(&a);
+    gguf_build_free(b);
+}
+
+struct gguf_build *arch_model(const char *arch)
+{
+    return gguf_build_llama_like(arch, NULL);
+}

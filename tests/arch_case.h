@@ -35,6 +35,11 @@ struct arch_open {
 void arch_open_build(struct arch_open *a, const struct gguf_build *b, enum arch_values values);
 void arch_open_path(struct arch_open *a, const char *path);
 void arch_open_release(struct arch_open *a);
+/* b resolved by the reference's values; a refusal fails the test. */
+struct arch_open arch_open_good(const struct gguf_build *b);
+/* Takes b, and expects a refusal whose message holds the text. */
+void arch_refused(struct gguf_build *b, int rc, const char *says);
+struct gguf_build *arch_model(const char *arch); /* llama-like, of defaults */
 /* The report's field by name; fails the test if there is none. */
 const struct arch_field *arch_open_field(const struct arch_open *a, const char *name);
 /* True if a note holds the text. */

@@ -635,13 +635,15 @@ as fusermount3 -u "$T/m"
 IN
 }
 
-t_user_suite() { # tests of e2e_mount.sh, as nobody
+t_user_suite() { # tests of the mount, as nobody
     local what='truncated|replaced|t_link_targets|erofs|xattrs|ends_by_signal|after_kill|background|notifies|fstab_words|stat_is_true'
     [ "$LONG" = 1 ] && what=.
     mkdir "$T/tmp"
     chmod 1777 "$T/tmp"
     unprivileged <<IN
-as env -u GROUP TMPDIR="$T/tmp" B="$B" LONG="$LONG" tests/e2e_mount.sh '$what' >"$T/tap" 2>&1 || true
+for script in mount mount_changes daemon; do
+    as env -u GROUP TMPDIR="$T/tmp" B="$B" LONG="$LONG" tests/e2e_\$script.sh '$what' || true
+done >"$T/tap" 2>&1
 grep -E '^(ok|not ok|#)' "$T/tap" | sed 's/^/  /'
 [ "\$(grep -c '^ok' "$T/tap")" -ge 10 ] && ! grep -E '^not ok|SKIP.*(fuse|permitted)' "$T/tap"
 IN

@@ -243,13 +243,19 @@ char *tree_problems(const struct store *s)
     return lines(s, problem_line, s->n_problem);
 }
 
-struct store *tree_scan(const char *root, const struct store_options *opt)
+struct store *tree_scan_after(const char *root, const struct store_options *opt,
+                              const struct store *prev)
 {
     struct store *s = NULL;
     struct err e = {0};
-    if (store_scan(&s, root, opt, NULL, &e) < 0)
+    if (store_scan(&s, root, opt, prev, &e) < 0)
         fail_msg("store_scan: %s", e.msg);
     return s;
+}
+
+struct store *tree_scan(const char *root, const struct store_options *opt)
+{
+    return tree_scan_after(root, opt, NULL);
 }
 
 void tree_expect(const char *root, const struct store_options *opt, const char *entries,

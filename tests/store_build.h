@@ -46,7 +46,9 @@ char *tree_show(const struct store *s);
 /* One line per problem, in order: "EAGAIN path: why". */
 char *tree_problems(const struct store *s);
 
-/* Scans; a failure fails the test. */
+/* Scans, knowing what prev knows (NULL: nothing); a failure fails the test. */
+struct store *tree_scan_after(const char *root, const struct store_options *opt,
+                              const struct store *prev);
 struct store *tree_scan(const char *root, const struct store_options *opt);
 /* Scans and compares with what tree_show() and tree_problems() should give. NULL: not compared. */
 void tree_expect(const char *root, const struct store_options *opt, const char *entries,

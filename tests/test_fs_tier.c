@@ -6,9 +6,7 @@
 #include "format/quant.h"
 #include "format/vplan.h"
 #include "fs/compat.h"
-#include "fs/vfile.h"
-#include "tests/store_build.h"
-#include "tests/support.h"
+#include "tests/vfile_rig.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -88,37 +86,17 @@ static int fake_unregister(void *ctx, int32_t id)
     return 0;
 }
 
-struct rig {
-    char *root;
-    struct vfile_env env;
-    struct store_options opt;
-    struct scan *scan;
-    struct vfile *vf;
-    struct tiers *t;
-};
-
 static struct rig *rig_new(uint32_t type, uint32_t norm_type, int n_shard,
                            const struct tiers_options *more)
 {
-    struct rig *r = calloc(1, sizeof *r);
     struct gguf_build_opt o = gguf_build_defaults("llama");
     struct err e = {0};
-    struct store *s;
     o.n_embd = 256;
     o.n_ff = 512;
     o.type = type;
     o.norm_type = norm_type;
-    struct gguf_build *b = gguf_build_llama_like("llama", &o);
-    r->root = temp_dir();
-    gguf_build_files(b, r->root, "m", n_shard);
-    gguf_build_free(b);
-    r->opt = (struct store_options){.kind = STORE_PLAIN, .plan = true};
-    assert_int_equal(vcache_new(&r->env.texts, 16 << 20, 4096, 64 << 20, NULL), 0);
-    assert_int_equal(vcache_new(&r->env.units, 3 << 20, 0, 0, NULL), 0);
-    assert_int_equal(store_scan(&s, r->root, &r->opt, NULL, &e), 0);
-    assert_int_equal(s->n_entry, 1);
-    r->scan = scan_new(store_set_of(s));
-    assert_int_equal(vfile_new(&r->vf, &r->env, r->scan, 0, 0, &e), 0);
+    struct rig *r = rig_build(gguf_build_llama_like("llama", &o), n_shard, VAPR_ENGINE);
+    rig_scan(r);
     vfile_set_ino(r->vf, 42);
     struct tiers_options to = {.compose = true, .dir = "/tmp", .direct_comms = "cp:cat"};
     if (more)
@@ -139,12 +117,7 @@ static struct rig *rig_new(uint32_t type, uint32_t norm_type, int n_shard,
 static void rig_free(struct rig *r)
 {
     tiers_free(r->t);
-    vfile_put(r->vf);
-    scan_put(r->scan);
-    vcache_free(r->env.texts);
-    vcache_free(r->env.units);
-    free(r->root);
-    free(r);
+    rig_release(r);
 }
 
 static enum tier_mode open_once(struct rig *r, unsigned granted)

@@ -1,8 +1,6 @@
 /* Files by their plan: every read equals vapr_read's bytes, whatever offset and length; a source that
  * changes is an error; texts are made once. */
-#include "fs/vfile.h"
-#include "tests/store_build.h"
-#include "tests/support.h"
+#include "tests/vfile_rig.h"
 
 #include "format/quant.h"
 #include "format/vapr.h"
@@ -15,16 +13,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-struct rig {
-    char *root;
-    struct vfile_env env;
-    struct store_options opt;
-    struct scan *scan;
-    struct vfile *vf;
-    struct store_plan *plan; /* the other way to the same bytes */
-    int n_stale;
-};
-
 static void on_stale(void *ctx, struct vfile *vf, const char *why)
 {
     struct rig *r = ctx;
@@ -33,48 +21,22 @@ static void on_stale(void *ctx, struct vfile *vf, const char *why)
     r->n_stale++;
 }
 
-static void rig_scan(struct rig *r)
-{
-    struct err e = {0};
-    struct store *s;
-    assert_int_equal(store_scan(&s, r->root, &r->opt, NULL, &e), 0);
-    assert_int_equal(s->n_entry, 1);
-    if (s->entry[0].rc < 0)
-        fail_msg("%s", s->entry[0].why);
-    r->scan = scan_new(store_set_of(s));
-    assert_int_equal(store_plan_open(&r->plan, s, &s->entry[0], &e), 0);
-    assert_int_equal(vfile_new(&r->vf, &r->env, r->scan, 0, 0, &e), 0);
-}
-
 /* Takes b. */
 static struct rig *rig_new(struct gguf_build *b, int n_shard, enum vapr_profile profile)
 {
-    struct rig *r = calloc(1, sizeof *r);
-    assert_non_null(r);
-    r->root = temp_dir();
-    if (n_shard)
-        gguf_build_files(b, r->root, "m", n_shard);
-    else
-        gguf_build_files(b, r->root, "m", 0);
-    gguf_build_free(b);
-    r->opt = (struct store_options){.kind = STORE_PLAIN, .plan = true, .vapr.profile = profile};
+    struct rig *r = rig_build(b, n_shard, profile);
     r->env.stale = on_stale;
     r->env.ctx = r;
-    assert_int_equal(vcache_new(&r->env.texts, 16 << 20, 4096, 64 << 20, NULL), 0);
-    assert_int_equal(vcache_new(&r->env.units, 3 << 20, 0, 0, NULL), 0);
-    rig_scan(r);
+    struct store *s = rig_scan(r);
+    struct err e = {0};
+    assert_int_equal(store_plan_open(&r->plan, s, &s->entry[0], &e), 0);
     return r;
 }
 
 static void rig_free(struct rig *r)
 {
     store_plan_close(r->plan);
-    vfile_put(r->vf);
-    scan_put(r->scan);
-    vcache_free(r->env.texts);
-    vcache_free(r->env.units);
-    free(r->root);
-    free(r);
+    rig_release(r);
 }
 
 static struct gguf_build *model(const char *arch, uint32_t type, uint32_t n_vocab)

@@ -13,11 +13,7 @@ static const int64_t month = 30 * 24 * 60 * 60;
 
 static struct store *scan(const char *root, const struct store *prev)
 {
-    struct store *s = NULL;
-    struct err e = {0};
-    if (store_scan(&s, root, &planned, prev, &e) < 0)
-        fail_msg("%s", e.msg);
-    return s;
+    return tree_scan_after(root, &planned, prev);
 }
 
 static uint8_t *write_index(size_t *n, const struct store *s, const struct store_index *old,

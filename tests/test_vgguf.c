@@ -430,9 +430,6 @@ static void vgguf_widens_own_q4(void **state)
 }
 
 /* What is refused, and in which words. */
-static void vgguf_refuses_by_name(void **state)
-{
-    (void)state;
 #define EMBD                                                                                       \
     {                                                                                              \
         "token_embd.weight", 0, 2, 32, 256                                                         \
@@ -441,76 +438,81 @@ static void vgguf_refuses_by_name(void **state)
     {                                                                                              \
         {"blk.0.attn_q.weight", code, 32, 32, bytes}, EMBD                                         \
     }
-    static const struct spec good[] = Q(0, 4096);
-    static const struct spec q8[] = Q(129, 1028), u8[] = Q(7, 1024);
-    static const struct spec odd[] = {{"blk.0.attn_norm.weight", 128, 33, 0, 36}, EMBD};
-    static const struct spec unknown[] = {{"encoder.w", 0, 2, 2, 16}, EMBD};
-    static const struct spec twice[] = {{"blk.0.a", 0, 2, 0, 8}, {"blk.0.a", 0, 2, 0, 8}, EMBD};
-    static const struct spec hf[] = {{"model.embed_tokens.weight", 0, 2, 32, 256},
-                                     {"model.layers.0.self_attn.q_proj.weight", 0, 32, 32, 4096}};
-    static const struct spec bare[] = {{"blk.0.attn_q.weight", 0, 32, 32, 4096}};
-    static const struct {
-        const char *meta;
-        const struct spec *s;
-        size_t n;
-        int rc;
-        const char *says;
-    } c[] = {
-        {LLAMA "}", q8, 2, -ENOTSUP, "one scale for the whole tensor"},
-        {LLAMA "}", u8, 2, -ENOTSUP, "unsigned bytes"},
-        {LLAMA "}", odd, 2, -ENOTSUP, "no whole number of blocks"},
-        {LLAMA "}", unknown, 2, -ENOTSUP, "tensor 'encoder.w': no name"},
-        {LLAMA "}", twice, 3, -EUCLEAN, "blk.0.a"},
-        {LLAMA "}", hf, 2, -ENOTSUP, "rope_type is not 0"},
-        {LLAMA ",\"rope_type\":2}", hf, 2, -ENOTSUP, "rope_type is not 0"},
-        {"{\"architecture\":\"gemma3\"," DIMS "}", hf, 2, -ENOTSUP, "Hugging Face's tensor names"},
-        {LLAMA "}", bare, 1, -ENOENT, "'token_embd.weight' is missing"},
-        {LLAMA "}", good + 1, 1, -ENOENT, "layer 0 of 1 has no tensors"},
-        {LLAMA "}", good, 0, -ENOENT, "no tensors"},
-        {"{\"architecture\":\"nothing\"," DIMS "}", good, 2, -ENOTSUP, "no counterpart"},
-        {"{\"hidden_size\":32}", good, 2, -ENOENT, "architecture is missing"},
-        {LLAMA ",\"tokenizer.vocabulary\":[\"a\",\"b\"],\"tokenizer.model\":\"llama\"}", good, 2,
-         -ENOENT, "tokenizer.scores is missing"},
-        {LLAMA ",\"tokenizer.vocabulary\":[\"a\"]}", good, 2, -ENOTSUP,
-         "1 tokens over an embedding of 2 rows"},
-        {LLAMA ",\"tokenizer.vocabulary\":[\"a\",3],\"tokenizer.merges\":[]}", good, 2, -EUCLEAN,
-         "element 1 of 'tokenizer.ggml.tokens' is no str"},
-        {LLAMA ",\"aprfs.profile\":\"native\"}", good, 2, -ENOTSUP, "earlier aprfs"},
-        {LLAMA ",\"aprfs.profile\":\"native\",\"aprfs.gguf\":{\"version\":3}}", good, 2, -EUCLEAN,
-         "no list of keys"},
-        {LLAMA ",\"aprfs.gguf\":{\"version\":9,\"keys\":[]}}", good, 2, -EUCLEAN, "version"},
-        {LLAMA ",\"aprfs.gguf\":{\"version\":3,\"keys\":[[\"a\",\"u32\",\"gone\"]]}}", good, 2,
-         -EUCLEAN, "the value of 'a' is not there"},
-        {LLAMA ",\"aprfs.gguf\":{\"version\":3,\"keys\":[[\"a\",\"u99\"]]}}", good, 2, -EUCLEAN,
-         "the type of 'a'"},
-        {LLAMA ",\"aprfs.gguf\":{\"version\":3,\"keys\":[[\"a\",\"u8\",\"hidden_siz\"]]}}", good, 2,
-         -EUCLEAN, "'a'"},
-        {LLAMA ",\"x\":256,\"aprfs.gguf\":{\"version\":3,\"keys\":[[\"a\",\"u8\",\"x\"]]}}", good,
-         2, -EUCLEAN, "the value of 'a' is no u8"},
-        {LLAMA ",\"x\":\"s\",\"aprfs.gguf\":{\"version\":3,\"keys\":[[\"a\",\"[u8\",\"x\"]]}}",
-         good, 2, -EUCLEAN, "is no array"},
-        {LLAMA ",\"aprfs.gguf\":{\"version\":3,\"keys\":[[\"a\",\"u8\",null,\"0g\"]]}}", good, 2,
-         -EUCLEAN, "no hex"},
-        {LLAMA ",\"aprfs.gguf\":{\"version\":3,\"keys\":[[\"a\",\"u32\",null,\"01\"]]}}", good, 2,
-         -EUCLEAN, "that its metadata describes"}, /* hex that is no u32: our own reader finds it */
-        {LLAMA ",\"x\":7,\"aprfs.gguf\":{\"version\":3,\"keys\":[[\"general.alignment\",\"u32\","
-               "\"x\"]]}}",
-         good, 2, -EUCLEAN, "no power of two"},
-        {LLAMA ",\"aprfs.gguf\":{\"version\":3,\"keys\":[5]}}", good, 2, -EUCLEAN,
-         "a key without a name"},
-        {LLAMA ",\"aprfs.gguf\":{\"version\":3,\"keys\":[],\"head_sha256\":\"00\"}}", good, 2,
-         -EUCLEAN, "head_sha256"},
-        {LLAMA ",\"aprfs.profile\":\"native\",\"aprfs.alias\":3,\"aprfs.gguf\":{}}", good, 2,
-         -EUCLEAN, "aprfs.alias"},
-    };
-    for (size_t i = 0; i < sizeof c / sizeof c[0]; i++) {
+static const struct spec good[] = Q(0, 4096);
+static const struct spec q8[] = Q(129, 1028), u8[] = Q(7, 1024);
+static const struct spec odd[] = {{"blk.0.attn_norm.weight", 128, 33, 0, 36}, EMBD};
+static const struct spec unknown[] = {{"encoder.w", 0, 2, 2, 16}, EMBD};
+static const struct spec twice[] = {{"blk.0.a", 0, 2, 0, 8}, {"blk.0.a", 0, 2, 0, 8}, EMBD};
+static const struct spec hf[] = {{"model.embed_tokens.weight", 0, 2, 32, 256},
+                                 {"model.layers.0.self_attn.q_proj.weight", 0, 32, 32, 4096}};
+static const struct spec bare[] = {{"blk.0.attn_q.weight", 0, 32, 32, 4096}};
+static const struct {
+    const char *meta;
+    const struct spec *s;
+    size_t n;
+    int rc;
+    const char *says;
+} refused[] = {
+    {LLAMA "}", q8, 2, -ENOTSUP, "one scale for the whole tensor"},
+    {LLAMA "}", u8, 2, -ENOTSUP, "unsigned bytes"},
+    {LLAMA "}", odd, 2, -ENOTSUP, "no whole number of blocks"},
+    {LLAMA "}", unknown, 2, -ENOTSUP, "tensor 'encoder.w': no name"},
+    {LLAMA "}", twice, 3, -EUCLEAN, "blk.0.a"},
+    {LLAMA "}", hf, 2, -ENOTSUP, "rope_type is not 0"},
+    {LLAMA ",\"rope_type\":2}", hf, 2, -ENOTSUP, "rope_type is not 0"},
+    {"{\"architecture\":\"gemma3\"," DIMS "}", hf, 2, -ENOTSUP, "Hugging Face's tensor names"},
+    {LLAMA "}", bare, 1, -ENOENT, "'token_embd.weight' is missing"},
+    {LLAMA "}", good + 1, 1, -ENOENT, "layer 0 of 1 has no tensors"},
+    {LLAMA "}", good, 0, -ENOENT, "no tensors"},
+    {"{\"architecture\":\"nothing\"," DIMS "}", good, 2, -ENOTSUP, "no counterpart"},
+    {"{\"hidden_size\":32}", good, 2, -ENOENT, "architecture is missing"},
+    {LLAMA ",\"tokenizer.vocabulary\":[\"a\",\"b\"],\"tokenizer.model\":\"llama\"}", good, 2,
+     -ENOENT, "tokenizer.scores is missing"},
+    {LLAMA ",\"tokenizer.vocabulary\":[\"a\"]}", good, 2, -ENOTSUP,
+     "1 tokens over an embedding of 2 rows"},
+    {LLAMA ",\"tokenizer.vocabulary\":[\"a\",3],\"tokenizer.merges\":[]}", good, 2, -EUCLEAN,
+     "element 1 of 'tokenizer.ggml.tokens' is no str"},
+    {LLAMA ",\"aprfs.profile\":\"native\"}", good, 2, -ENOTSUP, "earlier aprfs"},
+    {LLAMA ",\"aprfs.profile\":\"native\",\"aprfs.gguf\":{\"version\":3}}", good, 2, -EUCLEAN,
+     "no list of keys"},
+    {LLAMA ",\"aprfs.gguf\":{\"version\":9,\"keys\":[]}}", good, 2, -EUCLEAN, "version"},
+    {LLAMA ",\"aprfs.gguf\":{\"version\":3,\"keys\":[[\"a\",\"u32\",\"gone\"]]}}", good, 2,
+     -EUCLEAN, "the value of 'a' is not there"},
+    {LLAMA ",\"aprfs.gguf\":{\"version\":3,\"keys\":[[\"a\",\"u99\"]]}}", good, 2, -EUCLEAN,
+     "the type of 'a'"},
+    {LLAMA ",\"aprfs.gguf\":{\"version\":3,\"keys\":[[\"a\",\"u8\",\"hidden_siz\"]]}}", good, 2,
+     -EUCLEAN, "'a'"},
+    {LLAMA ",\"x\":256,\"aprfs.gguf\":{\"version\":3,\"keys\":[[\"a\",\"u8\",\"x\"]]}}", good, 2,
+     -EUCLEAN, "the value of 'a' is no u8"},
+    {LLAMA ",\"x\":\"s\",\"aprfs.gguf\":{\"version\":3,\"keys\":[[\"a\",\"[u8\",\"x\"]]}}", good, 2,
+     -EUCLEAN, "is no array"},
+    {LLAMA ",\"aprfs.gguf\":{\"version\":3,\"keys\":[[\"a\",\"u8\",null,\"0g\"]]}}", good, 2,
+     -EUCLEAN, "no hex"},
+    {LLAMA ",\"aprfs.gguf\":{\"version\":3,\"keys\":[[\"a\",\"u32\",null,\"01\"]]}}", good, 2,
+     -EUCLEAN, "that its metadata describes"}, /* hex that is no u32: our own reader finds it */
+    {LLAMA ",\"x\":7,\"aprfs.gguf\":{\"version\":3,\"keys\":[[\"general.alignment\",\"u32\","
+           "\"x\"]]}}",
+     good, 2, -EUCLEAN, "no power of two"},
+    {LLAMA ",\"aprfs.gguf\":{\"version\":3,\"keys\":[5]}}", good, 2, -EUCLEAN,
+     "a key without a name"},
+    {LLAMA ",\"aprfs.gguf\":{\"version\":3,\"keys\":[],\"head_sha256\":\"00\"}}", good, 2, -EUCLEAN,
+     "head_sha256"},
+    {LLAMA ",\"aprfs.profile\":\"native\",\"aprfs.alias\":3,\"aprfs.gguf\":{}}", good, 2, -EUCLEAN,
+     "aprfs.alias"},
+};
+
+static void vgguf_refuses_by_name(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof refused / sizeof refused[0]; i++) {
         struct turned t;
         struct err e = {0};
         size_t len;
-        uint8_t *p = build_apr(c[i].meta, c[i].s, c[i].n, &len);
+        uint8_t *p = build_apr(refused[i].meta, refused[i].s, refused[i].n, &len);
         int rc = turn(&t, p, len, &e);
-        if (rc != c[i].rc || !strstr(e.msg, c[i].says))
-            fail_msg("case %zu: %d '%s', expected %d '%s'", i, rc, e.msg, c[i].rc, c[i].says);
+        if (rc != refused[i].rc || !strstr(e.msg, refused[i].says))
+            fail_msg("case %zu: %d '%s', expected %d '%s'", i, rc, e.msg, refused[i].rc,
+                     refused[i].says);
         turned_free(&t);
     }
 }

@@ -33,6 +33,13 @@ static inline int made_open(struct made *m, const struct gguf_build *b, int n_pa
     return gguf_open(&m->g, m->src, n_part, e);
 }
 
+static inline void made_open_ok(struct made *m, const struct gguf_build *b)
+{
+    struct err e = {0};
+    if (made_open(m, b, 1, &e) < 0)
+        fail_msg("%s", e.msg);
+}
+
 static inline void made_close(struct made *m)
 {
     gguf_close(m->g);
