@@ -312,16 +312,38 @@ static void pinned_lease_break_is_for_ever(void **state)
     break_lease(false);
 }
 
+/* Answers one break. */
+struct breaker {
+    atomic_int tid;
+    atomic_bool done;
+};
+
 static void *break_thread(void *ctx)
 {
-    (void)ctx;
+    struct breaker *b = ctx;
     sigset_t set;
     siginfo_t si;
     sigemptyset(&set);
     sigaddset(&set, pinned_lease_signal());
+    atomic_store(&b->tid, gettid());
     if (sigwaitinfo(&set, &si) == pinned_lease_signal())
         pinned_lease_broken(si.si_fd);
+    atomic_store(&b->done, true);
     return NULL;
+}
+
+/* Until b waits for something or is through. */
+static void until_it_waits(struct breaker *b)
+{
+    char path[64], state = 'R';
+    snprintf(path, sizeof path, "/proc/self/task/%d/stat", atomic_load(&b->tid));
+    while (state != 'S' && !atomic_load(&b->done)) {
+        FILE *f = fopen(path, "r");
+        if (f && fscanf(f, "%*d (%*[^)]) %c", &state) != 1)
+            state = 'R';
+        if (f)
+            fclose(f);
+    }
 }
 
 /* A reply from a mapping that lasts: the writer is not let in beside it, and it gets no more bytes. */
@@ -347,7 +369,8 @@ static void pinned_cuts_the_mapping_before_the_writer(void **state)
     assert_int_equal(pinned_enter_sent(p, &e), 1);
     assert_int_equal(write(out[1], m, 3), 3); /* as the kernel copies a reply */
     pthread_t t;
-    assert_int_equal(pthread_create(&t, NULL, break_thread, NULL), 0);
+    struct breaker breaker = {0};
+    assert_int_equal(pthread_create(&t, NULL, break_thread, &breaker), 0);
     pid_t pid = fork();
     if (pid == 0) {
         int fd = open(path, O_WRONLY); /* waits for the lease */
@@ -360,7 +383,9 @@ static void pinned_cuts_the_mapping_before_the_writer(void **state)
     }
     assert_int_equal(errno, EFAULT);
     assert_true(pinned_stale(p));
-    /* Cut, but the reply is not over: the writer still waits. */
+    /* Cut, but the reply is not over: so who cut it waits, and the writer with it. */
+    until_it_waits(&breaker);
+    assert_false(atomic_load(&breaker.done));
     assert_int_equal(waitpid(pid, NULL, WNOHANG), 0);
     pinned_leave_sent(p, 3);
     int status;
