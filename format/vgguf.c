@@ -295,7 +295,25 @@ static int check(struct vgguf *v, struct err *e)
     /* Nothing of it is still arriving, and no limit but the .apr's own was in the way. */
     if (rc == -EAGAIN || rc == -ERANGE || rc == -EUCLEAN)
         return err_set(e, -EUCLEAN, "the GGUF that its metadata describes: %s", why.msg);
-    return rc < 0 ? err_set(e, rc, "%s", why.msg) : 0;
+    if (rc < 0)
+        return err_set(e, rc, "%s", why.msg);
+    /* Where the data begins follows from it, and that is where the tensors were put. */
+    if (gguf_alignment(v->g) != v->alignment)
+        return err_set(e, -EUCLEAN,
+                       "metadata 'aprfs.gguf': general.alignment %" PRIu32
+                       " stands in bytes, its tensors at %" PRIu32,
+                       gguf_alignment(v->g), v->alignment);
+    return 0;
+}
+
+/* Of a file that was no GGUF: do its keys and its tensors fit each other? llama.cpp would ask. */
+static int check_sense(const struct vgguf *v, struct err *e)
+{
+    struct arch_config c = {0};
+    int rc = arch_resolve(v->g, ARCH_VALUES_REFERENCE, &c, NULL, e);
+    if (rc == 0)
+        arch_config_release(&c);
+    return rc;
 }
 
 /* --- the handle --- */
@@ -304,6 +322,7 @@ int vgguf_new(struct vgguf **out, const struct apr *a, struct err *e)
 {
     struct vgguf *v = calloc(1, sizeof *v);
     const cJSON *own = json_get(apr_meta(a), "aprfs.gguf");
+    bool foreign = false;
     int rc = v ? 0 : err_set(e, -ENOMEM, "no memory for a plan");
     if (rc < 0)
         return rc;
@@ -317,8 +336,10 @@ int vgguf_new(struct vgguf **out, const struct apr *a, struct err *e)
         rc = err_set(e, -ENOTSUP,
                      "made by an earlier aprfs, which kept no types of the GGUF's keys: make it "
                      "again from the GGUF");
-    else if (rc == 0)
+    else if (rc == 0) {
+        foreign = true;
         rc = vgguf_keys_foreign(v, e);
+    }
     if (rc == 0)
         rc = place_tensors(v, e);
     if (rc == 0)
@@ -327,6 +348,10 @@ int vgguf_new(struct vgguf **out, const struct apr *a, struct err *e)
         rc = make_plan(v, e);
     if (rc == 0)
         rc = check(v, e);
+    if (rc == 0 && foreign)
+        rc = check_sense(v, e);
+    free(v->keys.p); /* the head has them */
+    v->keys.p = NULL;
     if (rc < 0) {
         if (!strstr(e ? e->msg : "", source_name(apr_source(a))))
             err_wrap(e, "%s", source_name(apr_source(a)));

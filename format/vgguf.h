@@ -30,7 +30,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define VGGUF_BUILDER 1 /* raised whenever the bytes of a head change */
+#define VGGUF_BUILDER 2 /* raised whenever the bytes of a head change */
 
 struct vgguf;
 

@@ -44,24 +44,41 @@ static bool is_gguf_name(const char *s)
            strncmp(s, "output", 6) == 0 || strncmp(s, "rope_", 5) == 0;
 }
 
+/* What stands behind "<prefix>N.", N a number as GGUFs write it ("7", not "07" or "+7"); NULL: s is
+ * none of these. */
+static const char *behind_layer(const char *s, const char *prefix, uint32_t *il)
+{
+    size_t len = strlen(prefix);
+    if (strncmp(s, prefix, len) != 0)
+        return NULL;
+    const char *p = s + len, *first = p;
+    uint64_t n = 0;
+    for (; *p >= '0' && *p <= '9'; p++)
+        if ((n = n * 10 + (uint64_t)(*p - '0')) > UINT32_MAX)
+            return NULL;
+    if (p == first || *p != '.' || (*first == '0' && p - first > 1))
+        return NULL;
+    *il = (uint32_t)n;
+    return p + 1;
+}
+
 /* The GGUF's name for a Hugging Face one, malloc'ed; NULL with *known: no memory. */
 static char *translate(const char *s, bool *known)
 {
     char *out = NULL;
+    uint32_t il;
     *known = true;
     for (size_t i = 0; i < sizeof whole / sizeof whole[0]; i++)
         if (strcmp(s, whole[i].hf) == 0)
             return strdup(whole[i].gguf);
-    uint32_t il;
-    int n = 0;
-    if (sscanf(s, "model.layers.%" SCNu32 ".%n", &il, &n) == 1 && n > 0) {
-        const char *rest = s + n, *dot = strrchr(rest, '.');
-        for (size_t i = 0; dot && i < sizeof layered / sizeof layered[0]; i++)
-            if ((size_t)(dot - rest) == strlen(layered[i].hf) &&
-                strncmp(rest, layered[i].hf, strlen(layered[i].hf)) == 0)
-                return asprintf(&out, "blk.%" PRIu32 ".%s%s", il, layered[i].gguf, dot) < 0 ? NULL
-                                                                                            : out;
-    }
+    const char *rest = behind_layer(s, "model.layers.", &il),
+               *dot = rest ? strrchr(rest, '.') : NULL;
+    bool usual = dot && (strcmp(dot, ".weight") == 0 || strcmp(dot, ".bias") == 0);
+    for (size_t i = 0; usual && i < sizeof layered / sizeof layered[0]; i++)
+        if ((size_t)(dot - rest) == strlen(layered[i].hf) &&
+            strncmp(rest, layered[i].hf, strlen(layered[i].hf)) == 0)
+            return asprintf(&out, "blk.%" PRIu32 ".%s%s", il, layered[i].gguf, dot) < 0 ? NULL
+                                                                                        : out;
     *known = false;
     return NULL;
 }
@@ -122,16 +139,75 @@ static int check_tensors(const struct vgguf *v, const struct arch_config *c, str
     bool *has = calloc((size_t)c->n_layer + 1, sizeof *has);
     int rc = has ? 0 : err_set(e, -ENOMEM, "no memory for %u layers", c->n_layer);
     for (size_t i = 0; i < v->n_tensor && rc == 0; i++)
-        if (sscanf(v->tensor[i].name, "blk.%" SCNu32 ".", &il) == 1 && il < c->n_layer)
+        if (behind_layer(v->tensor[i].name, "blk.", &il) && il < c->n_layer)
             has[il] = true;
     for (il = 0; rc == 0 && il < c->n_layer; il++)
         if (!has[il])
             rc = err_set(e, -ENOENT, "layer %" PRIu32 " of %" PRIu32 " has no tensors", il,
                          c->n_layer);
     free(has);
+    for (size_t i = 0; i < v->n_tensor && rc == 0; i++)
+        if (strstr(v->tensor[i].name, "_exps.") && (!c->n_expert || !c->n_expert_used))
+            rc = err_set(e, -ENOENT, "tensor '%s': experts, but metadata %s is missing",
+                         v->tensor[i].name, c->n_expert ? "num_experts_per_tok" : "num_experts");
     if (rc == 0 && !find(v, "token_embd.weight"))
         rc = err_set(e, -ENOENT, "no embedding: tensor 'token_embd.weight' is missing");
     return rc;
+}
+
+/* Vectors: llama.cpp's graphs multiply and add those as F32 only, as its own converter writes them. */
+static int widen_vectors(struct vgguf *v, struct err *e)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < v->n_tensor; i++) {
+        struct vgguf_tensor *t = &v->tensor[i];
+        if (t->n_dim != 1 || (t->type != QUANT_F16 && t->type != QUANT_BF16))
+            continue;
+        t->conv = quant_type(t->type);
+        t->type = QUANT_F32;
+        t->size = 2 * t->src_size; /* at most a file's size: below 2^64 */
+        n++;
+    }
+    return n ? vgguf_note_add(v, e, "%zu vectors of 16-bit floats: widened to F32", n) : 0;
+}
+
+/* Rows per head of a projection, of the layers that have it, where they agree; else 0. */
+static uint32_t rows_per_head(const struct vgguf *v, const struct arch_config *c, const char *name)
+{
+    uint64_t dim = 0;
+    for (size_t i = 0; i < v->n_tensor; i++) {
+        const struct vgguf_tensor *t = &v->tensor[i];
+        uint32_t il;
+        const char *rest = behind_layer(t->name, "blk.", &il);
+        if (!rest || strcmp(rest, name) != 0 || t->n_dim != 2 || il >= c->n_layer ||
+            !c->n_head_kv[il])
+            continue;
+        uint64_t d = t->ne[1] / c->n_head_kv[il];
+        if (t->ne[1] % c->n_head_kv[il] != 0 || d > ARCH_MAX_HEAD || (dim && d != dim))
+            return 0;
+        dim = d;
+    }
+    return (uint32_t)dim;
+}
+
+/* Where the file does not say how large a head is, the tensors do: n_embd / n_head, which is what its
+ * own readers begin with, is another number in qwen3 and gemma3. */
+static int derive_heads(struct vgguf *v, struct arch_config *c, struct err *e)
+{
+    const cJSON *said = json_get(apr_meta(v->a), "head_dim");
+    if (said && !cJSON_IsNull(said))
+        return 0;
+    uint32_t k = rows_per_head(v, c, "attn_k.weight"), w = rows_per_head(v, c, "attn_v.weight");
+    bool other = (k && k != c->head_dim_k) || (w && w != c->head_dim_v);
+    if (k)
+        c->head_dim_k = c->n_rot = k;
+    if (w)
+        c->head_dim_v = w;
+    return other ? vgguf_note_add(v, e,
+                                  "attention.key_length, value_length: %" PRIu32 ", %" PRIu32
+                                  ", by the rows of attn_k and attn_v",
+                                  c->head_dim_k, c->head_dim_v)
+                 : 0;
 }
 
 /* Writers pad tensors to 64; with that alignment their data is one extent. */
@@ -178,7 +254,7 @@ static void layers_u32(struct text *x, const char *key, const uint32_t *a)
         vgguf_put_u32(&x->v->keys, a[i]);
 }
 
-static void put_text(struct vgguf *v, const char *member, const char *key)
+void vgguf_put_text(struct vgguf *v, const char *member, const char *key)
 {
     const char *s = json_text(json_get(apr_meta(v->a), member));
     if (s && *s)
@@ -195,7 +271,7 @@ static void put_general(struct vgguf *v, const struct arch_config *c)
     bool quantized = false;
     vgguf_key_str(v, "general.architecture", c->arch, strlen(c->arch));
     for (size_t i = 0; i < sizeof pair / sizeof pair[0]; i++)
-        put_text(v, pair[i][0], pair[i][1]);
+        vgguf_put_text(v, pair[i][0], pair[i][1]);
     for (size_t i = 0; i < v->n_tensor; i++)
         quantized = quantized || quant_type(v->tensor[i].type)->block_len > 1;
     if (quantized)
@@ -257,140 +333,78 @@ static int note_dimensions(struct vgguf *v, const struct arch_config *c, struct 
     return rc;
 }
 
-/* --- tokenizer --- */
+/* --- what no file of theirs can say --- */
 
-enum {
-    TOKEN_NORMAL = 1,
-    TOKEN_UNKNOWN = 2,
-    TOKEN_CONTROL = 3,
-    TOKEN_BYTE = 6,
-};
-
-/* The readers of a .apr find tokens that must not be split by how they are spelled. (apr-v2.md §3.3:
- * "<|...|>", or "<word>" and "</word>" of at most 20 characters, lower-case letters and "_".) */
-static uint32_t type_by_spelling(const char *s, bool spm)
+/* Rotates whole heads, as every model of it does. */
+static bool rotates_all(const struct arch_row *row)
 {
-    size_t n = strlen(s);
-    if (strcmp(s, "<unk>") == 0)
-        return TOKEN_UNKNOWN;
-    if (spm && n == 6 && strncmp(s, "<0x", 3) == 0 && s[5] == '>')
-        return TOKEN_BYTE;
-    if (n >= 4 && strncmp(s, "<|", 2) == 0 && strcmp(s + n - 2, "|>") == 0)
-        return TOKEN_CONTROL;
-    if (n < 3 || n > 20 || s[0] != '<' || s[n - 1] != '>')
-        return TOKEN_NORMAL;
-    size_t at = s[1] == '/' ? 2 : 1;
-    if (at == n - 1)
-        return TOKEN_NORMAL;
-    for (; at < n - 1; at++)
-        if (!((s[at] >= 'a' && s[at] <= 'z') || s[at] == '_'))
-            return TOKEN_NORMAL;
-    return TOKEN_CONTROL;
+    static const char *const name[] = {"gemma",    "gemma2", "gemma3",  "qwen2",
+                                       "qwen2moe", "qwen3",  "qwen3moe"};
+    for (size_t i = 0; i < sizeof name / sizeof name[0]; i++)
+        if (strcmp(row->name, name[i]) == 0)
+            return true;
+    return row->rot_is_head || row->rope == ARCH_ROPE_NONE;
 }
 
-static int put_types(struct vgguf *v, const cJSON *vocab, uint64_t n, bool spm, struct err *e)
+/* Keys of the row's list that put_dimensions() writes, or that only experts need. */
+static bool is_told(const struct vgguf *v, const struct arch_config *c, const char *key, size_t len)
 {
-    const cJSON *types = json_get(apr_meta(v->a), "tokenizer.token_type"), *item;
-    static const char name[] = "tokenizer.ggml.token_type";
-    if (cJSON_IsArray(types)) {
-        if ((uint64_t)cJSON_GetArraySize(types) != n)
-            return err_set(e, -EUCLEAN,
-                           "metadata: tokenizer.token_type and the vocabulary differ "
-                           "in length");
-        return vgguf_key_json(v, name, strlen(name), GGUF_ARRAY, GGUF_I32, types, false, e);
+    static const char *const name[] = {"vocab_size", "attention.key_length",
+                                       "attention.value_length"};
+    static const char moe[] = "expert_feed_forward_length";
+    for (size_t i = 0; i < sizeof name / sizeof name[0]; i++)
+        if (len == strlen(name[i]) && memcmp(key, name[i], len) == 0)
+            return true;
+    if (len == strlen(moe) && memcmp(key, moe, len) == 0 &&
+        json_get(apr_meta(v->a), "moe_intermediate_size"))
+        return true;
+    return !c->n_expert && len > 7 && memcmp(key, "expert_", 7) == 0;
+}
+
+/* Keys that llama.cpp reads for this architecture and that no .apr of theirs has a member for. Without
+ * some it refuses the file; of the others it takes its default, which is not the .apr's word. */
+static int note_unsaid(struct vgguf *v, const struct arch_row *row, const struct arch_config *c,
+                       struct err *e)
+{
+    char list[1024] = "";
+    size_t n = 0;
+    if (!rotates_all(row))
+        n = (size_t)snprintf(list, sizeof list, "rope.dimension_count");
+    for (const char *p = row->keys, *end; p && *p; p = *end ? end + 1 : end) {
+        end = strchrnul(p, ' ');
+        bool need = false, alone = false;
+        for (; *p == '!' || *p == '/'; p++) {
+            need = need || *p == '!';
+            alone = alone || *p == '/';
+        }
+        size_t len = (size_t)(end - p);
+        if (is_told(v, c, p, len))
+            continue;
+        if (need)
+            return err_set(e, -ENOTSUP,
+                           "architecture '%s': a GGUF of it must have the key %s%s%.*s, which this "
+                           "file cannot say",
+                           row->name, alone ? "" : row->name, alone ? "" : ".", (int)len, p);
+        if (len + 3 < sizeof list - n)
+            n += (size_t)sprintf(list + n, "%s%.*s", n ? ", " : "", (int)len, p);
     }
-    vgguf_key_array(v, name, GGUF_I32, n);
-    cJSON_ArrayForEach(item, vocab) vgguf_put_u32(&v->keys, type_by_spelling(json_text(item), spm));
+    return n ? vgguf_note_add(v, e, "llama.cpp's defaults, since a .apr has no word for them: %s",
+                              list)
+             : 0;
+}
+
+/* A GGUF has no key for it: llama.cpp goes by the architecture. */
+static int note_rope_type(struct vgguf *v, const struct arch_row *row, struct err *e)
+{
+    uint64_t said;
+    uint32_t does = arch_rope_type(row->rope);
+    if (!json_uint(json_get(apr_meta(v->a), "rope_type"), &said) || said == does ||
+        row->rope == ARCH_ROPE_NONE)
+        return 0;
     return vgguf_note_add(v, e,
-                          "tokenizer.ggml.token_type: by the tokens' spelling, as the readers of "
-                          ".apr find special tokens");
-}
-
-static const char *tokenizer_model(const cJSON *meta)
-{
-    const char *s = json_text(json_get(meta, "tokenizer.model"));
-    if (!s || !*s)
-        s = json_text(json_get(meta, "tokenizer.model_type"));
-    return s && *s ? s : NULL;
-}
-
-static int put_pieces(struct vgguf *v, bool bpe, uint64_t n, struct err *e)
-{
-    static const char merges[] = "tokenizer.ggml.merges", scores[] = "tokenizer.ggml.scores";
-    const cJSON *m = json_get(apr_meta(v->a), "tokenizer.merges");
-    const cJSON *s = json_get(apr_meta(v->a), "tokenizer.scores");
-    int rc = 0;
-    if (bpe && !cJSON_IsArray(m))
-        return err_set(e, -ENOENT, "tokenizer.merges is missing: its vocabulary cannot be used");
-    if (!bpe && !cJSON_IsArray(s))
-        return err_set(e, -ENOENT, "tokenizer.scores is missing: its vocabulary cannot be used");
-    if (cJSON_IsArray(s) && (uint64_t)cJSON_GetArraySize(s) != n)
-        return err_set(e, -EUCLEAN,
-                       "metadata: tokenizer.scores and the vocabulary differ in length");
-    if (cJSON_IsArray(m))
-        rc = vgguf_key_json(v, merges, strlen(merges), GGUF_ARRAY, GGUF_STRING, m, false, e);
-    if (rc == 0 && cJSON_IsArray(s))
-        rc = vgguf_key_json(v, scores, strlen(scores), GGUF_ARRAY, GGUF_F32, s, false, e);
-    return rc;
-}
-
-static int put_special(struct vgguf *v, const struct arch_config *c, struct err *e)
-{
-    const cJSON *meta = apr_meta(v->a);
-    const char *pre = json_text(json_get(meta, "tokenizer.pre_type"));
-    int rc = 0;
-    if (pre && *pre) {
-        vgguf_key_str(v, "tokenizer.ggml.pre", pre, strlen(pre));
-    } else if (strncmp(c->arch, "qwen", 4) == 0) {
-        vgguf_key_str(v, "tokenizer.ggml.pre", "qwen2", 5);
-        rc = vgguf_note_add(v, e, "tokenizer.ggml.pre: qwen2, by the architecture '%s'", c->arch);
-    }
-    if (c->bos != ARCH_NO_TOKEN)
-        vgguf_key_u32(v, "tokenizer.ggml.bos_token_id", (uint32_t)c->bos);
-    if (c->eos != ARCH_NO_TOKEN)
-        vgguf_key_u32(v, "tokenizer.ggml.eos_token_id", (uint32_t)c->eos);
-    if (c->pad != ARCH_NO_TOKEN)
-        vgguf_key_u32(v, "tokenizer.ggml.padding_token_id", (uint32_t)c->pad);
-    const cJSON *add = json_get(meta, "tokenizer.add_bos_token");
-    if (cJSON_IsBool(add))
-        vgguf_key_bool(v, "tokenizer.ggml.add_bos_token", cJSON_IsTrue(add));
-    put_text(v, "chat_template", "tokenizer.chat_template");
-    return rc;
-}
-
-/* The vocabulary must have one token per row of the embedding, or a reader of GGUFs refuses the
- * file; without any, "no_vocab" is what such a reader calls a model that takes token ids only. */
-static int put_tokenizer(struct vgguf *v, const struct arch_config *c, uint64_t rows, struct err *e)
-{
-    static const char tokens[] = "tokenizer.ggml.tokens";
-    const cJSON *meta = apr_meta(v->a), *vocab = json_get(meta, "tokenizer.vocabulary");
-    if (!cJSON_IsArray(vocab) || !vocab->child) {
-        vgguf_key_str(v, "tokenizer.ggml.model", "no_vocab", 8);
-        return vgguf_note_add(v, e, "tokenizer: the file has none; token ids only");
-    }
-    uint64_t n = (uint64_t)cJSON_GetArraySize(vocab);
-    if (n != rows)
-        return err_set(e, -ENOTSUP,
-                       "a vocabulary of %" PRIu64 " tokens over an embedding of %" PRIu64 " rows",
-                       n, rows);
-    const char *model = tokenizer_model(meta);
-    bool derived = !model;
-    if (!model)
-        model = cJSON_IsArray(json_get(meta, "tokenizer.merges")) ? "gpt2" : "llama";
-    bool spm = strcmp(model, "llama") == 0;
-    vgguf_key_str(v, "tokenizer.ggml.model", model, strlen(model));
-    int rc = derived ? vgguf_note_add(v, e,
-                                      "tokenizer.ggml.model: %s, since the file has %s, as the "
-                                      "readers of .apr choose",
-                                      model, spm ? "scores and no merges" : "merges")
-                     : 0;
-    if (rc == 0)
-        rc = vgguf_key_json(v, tokens, strlen(tokens), GGUF_ARRAY, GGUF_STRING, vocab, false, e);
-    if (rc == 0)
-        rc = put_pieces(v, strcmp(model, "gpt2") == 0, n, e);
-    if (rc == 0)
-        rc = put_types(v, vocab, n, spm, e);
-    return rc == 0 ? put_special(v, c, e) : rc;
+                          "rope_type %" PRIu64 " of the file: not obeyed, for llama.cpp computes "
+                          "'%s' with %" PRIu32,
+                          said, row->name, does);
 }
 
 static void put_notes(struct vgguf *v)
@@ -411,6 +425,14 @@ static int keys(struct vgguf *v, struct arch_config *c, struct err *e)
     int rc = name_tensors(v, row, e);
     if (rc == 0)
         rc = check_tensors(v, c, e);
+    if (rc == 0 && !c->n_ctx_train)
+        rc = err_set(e, -ENOENT,
+                     "metadata: max_position_embeddings is missing or 0: llama.cpp "
+                     "loads no file without a context length");
+    if (rc == 0)
+        rc = widen_vectors(v, e);
+    if (rc == 0)
+        rc = derive_heads(v, c, e);
     if (rc < 0)
         return rc;
     const struct vgguf_tensor *embd = find(v, "token_embd.weight");
@@ -423,7 +445,11 @@ static int keys(struct vgguf *v, struct arch_config *c, struct err *e)
     put_dimensions(v, c, (uint32_t)rows);
     rc = note_dimensions(v, c, e);
     if (rc == 0)
-        rc = put_tokenizer(v, c, rows, e);
+        rc = note_rope_type(v, row, e);
+    if (rc == 0)
+        rc = note_unsaid(v, row, c, e);
+    if (rc == 0)
+        rc = vgguf_put_tokenizer(v, c, rows, e);
     if (rc == 0)
         put_notes(v);
     return rc;

@@ -1,7 +1,8 @@
-/* What vgguf.c, vgguf_keys.c and vgguf_foreign.c share. */
+/* What vgguf.c, vgguf_keys.c, vgguf_foreign.c and vgguf_tokenizer.c share. */
 #ifndef APRFS_FORMAT_VGGUF_INTERNAL_H
 #define APRFS_FORMAT_VGGUF_INTERNAL_H
 
+#include "format/arch.h"
 #include "format/vgguf.h"
 
 /* A growing byte string; the first failure sticks in rc (-ENOMEM, -ERANGE past GGUF_MAX_HEAD). */
@@ -14,6 +15,7 @@ struct vgguf_out {
 void vgguf_put(struct vgguf_out *o, const void *p, size_t len);
 void vgguf_put_u32(struct vgguf_out *o, uint32_t v);
 void vgguf_put_u64(struct vgguf_out *o, uint64_t v);
+void vgguf_put_f32(struct vgguf_out *o, float v);
 void vgguf_put_str(struct vgguf_out *o, const char *p, size_t len);
 
 /* One tensor of the GGUF and where its bytes are. */
@@ -59,6 +61,11 @@ void vgguf_key_array(struct vgguf *v, const char *name, enum gguf_type elem, uin
  * an f64 stands rounded to f32. */
 int vgguf_key_json(struct vgguf *v, const char *name, size_t len, enum gguf_type type,
                    enum gguf_type elem, const cJSON *value, bool as_f32, struct err *e);
+/* The elements alone of such an array; the messages call it name. */
+int vgguf_put_items(struct vgguf *v, const char *name, size_t len, enum gguf_type elem,
+                    const cJSON *array, bool as_f32, struct err *e);
+/* A member of the metadata as a key of type string, if it is one and not empty. */
+void vgguf_put_text(struct vgguf *v, const char *member, const char *key);
 
 int vgguf_note_add(struct vgguf *v, struct err *e, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
@@ -67,5 +74,7 @@ int vgguf_note_add(struct vgguf *v, struct err *e, const char *fmt, ...)
 int vgguf_keys_own(struct vgguf *v, const cJSON *own, struct err *e);
 /* vgguf_foreign.c: names of the tensors, then keys, of a file of the original writers. */
 int vgguf_keys_foreign(struct vgguf *v, struct err *e);
+/* vgguf_tokenizer.c: the keys tokenizer.*; rows: of the embedding. */
+int vgguf_put_tokenizer(struct vgguf *v, const struct arch_config *c, uint64_t rows, struct err *e);
 
 #endif

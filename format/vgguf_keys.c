@@ -73,10 +73,15 @@ static uint32_t f32_bits(float f)
     return u;
 }
 
+void vgguf_put_f32(struct vgguf_out *o, float v)
+{
+    vgguf_put_u32(o, f32_bits(v));
+}
+
 void vgguf_key_f32(struct vgguf *v, const char *name, float value)
 {
     key_begin(v, name, strlen(name), GGUF_F32);
-    vgguf_put_u32(&v->keys, f32_bits(value));
+    vgguf_put_f32(&v->keys, value);
 }
 
 void vgguf_key_bool(struct vgguf *v, const char *name, bool value)
@@ -160,6 +165,22 @@ static bool put_scalar(struct vgguf_out *o, enum gguf_type type, const cJSON *j,
     }
 }
 
+int vgguf_put_items(struct vgguf *v, const char *name, size_t len, enum gguf_type elem,
+                    const cJSON *array, bool as_f32, struct err *e)
+{
+    int n = len < 80 ? (int)len : 80;
+    uint64_t count = 0;
+    const cJSON *item;
+    cJSON_ArrayForEach(item, array)
+    {
+        if (!put_scalar(&v->keys, elem, item, as_f32))
+            return err_set(e, -EUCLEAN, "metadata: element %" PRIu64 " of '%.*s' is no %s", count,
+                           n, name, gguf_type_name(elem));
+        count++;
+    }
+    return 0;
+}
+
 int vgguf_key_json(struct vgguf *v, const char *name, size_t len, enum gguf_type type,
                    enum gguf_type elem, const cJSON *value, bool as_f32, struct err *e)
 {
@@ -171,22 +192,11 @@ int vgguf_key_json(struct vgguf *v, const char *name, size_t len, enum gguf_type
                            gguf_type_name(type));
         return 0;
     }
-    const cJSON *item;
-    uint64_t count = 0;
     if (!cJSON_IsArray(value))
         return err_set(e, -EUCLEAN, "metadata: the value of '%.*s' is no array", n, name);
-    cJSON_ArrayForEach(item, value) count++;
     vgguf_put_u32(&v->keys, elem);
-    vgguf_put_u64(&v->keys, count);
-    count = 0;
-    cJSON_ArrayForEach(item, value)
-    {
-        if (!put_scalar(&v->keys, elem, item, as_f32))
-            return err_set(e, -EUCLEAN, "metadata: element %" PRIu64 " of '%.*s' is no %s", count,
-                           n, name, gguf_type_name(elem));
-        count++;
-    }
-    return 0;
+    vgguf_put_u64(&v->keys, (uint64_t)cJSON_GetArraySize(value));
+    return vgguf_put_items(v, name, len, elem, value, as_f32, e);
 }
 
 /* --- the keys of our files --- */
@@ -194,6 +204,7 @@ int vgguf_key_json(struct vgguf *v, const char *name, size_t len, enum gguf_type
 /* Members of the metadata by name: a file may have as many of both as it likes. */
 struct members {
     const cJSON **v;
+    bool *used; /* by a key: one value is one key's, or a small file could ask for a large head */
     size_t n;
 };
 
@@ -213,7 +224,8 @@ static int members_sort(struct members *m, const cJSON *meta, struct err *e)
     for (const cJSON *v = meta->child; v; v = v->next)
         n++;
     m->v = calloc(n + 1, sizeof(const cJSON *));
-    if (!m->v)
+    m->used = calloc(n + 1, sizeof *m->used);
+    if (!m->v || !m->used)
         return err_set(e, -ENOMEM, "no memory for %zu names", n);
     for (const cJSON *v = meta->child; v; v = v->next)
         m->v[m->n++] = v;
@@ -221,9 +233,13 @@ static int members_sort(struct members *m, const cJSON *meta, struct err *e)
     return 0;
 }
 
-static const cJSON *members_find(const struct members *m, const char *name)
+/* The member of that name; *again: a key before has it already. */
+static const cJSON *members_take(const struct members *m, const char *name, bool *again)
 {
-    const cJSON *const *p = bsearch(name, m->v, m->n, sizeof(const cJSON *), cmp_key);
+    const cJSON *const *p = name ? bsearch(name, m->v, m->n, sizeof(const cJSON *), cmp_key) : NULL;
+    *again = p && m->used[p - m->v];
+    if (p)
+        m->used[p - m->v] = true;
     return p ? *p : NULL;
 }
 
@@ -277,7 +293,11 @@ static int own_key(struct vgguf *v, const struct members *m, const char *name, s
         return 0;
     }
     const char *member = at && !cJSON_IsNull(at) ? json_text(at) : named ? name : NULL;
-    const cJSON *value = member ? members_find(m, member) : NULL;
+    bool again;
+    const cJSON *value = members_take(m, member, &again);
+    if (again)
+        return err_set(e, -EUCLEAN, "metadata 'aprfs.gguf': '%.80s' is the value of two keys",
+                       member);
     if (!value)
         return err_set(e, -EUCLEAN, "metadata: the value of '%.*s' is not there", n, name);
     bool as_f32 = member != name && strncmp(member, "gguf.key.", 9) != 0;
@@ -358,5 +378,6 @@ int vgguf_keys_own(struct vgguf *v, const cJSON *own, struct err *e)
                 break;
         }
     free(m.v);
+    free(m.used);
     return rc;
 }

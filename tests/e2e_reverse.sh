@@ -107,6 +107,43 @@ t_problems() {
     grep -q 'as=gguf shows .apr files of plain folders' "$T/err" || fail "$(cat "$T/err")"
 }
 
+# Files spoilt in one place: each is shown, as the other writer writes it, or is one line of the problems;
+# the daemon goes on (a sanitizer's word ends the test).
+t_spoilt() {
+    local n=120 f src k=0
+    [ "$LONG" = 0 ] || n=2000
+    mkdir "$T/s"
+    big_store "$T/ours.gguf" 1 1
+    "$APRTOOL" convert --profile strict "$T/ours.gguf" "$T/ours.apr"
+    python3 - "$T/s" $n "$T/ours.apr" <<'PY'
+import importlib.machinery, importlib.util, random, sys
+out, n, ours = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+loader = importlib.machinery.SourceFileLoader("check_readers", "scripts/check_readers")
+m = importlib.util.module_from_spec(importlib.util.spec_from_loader("check_readers", loader))
+sys.dont_write_bytecode = True
+loader.exec_module(m)
+good = [open(p, "rb").read() for p in ("tests/data/aprender-writer.apr", "tests/data/q4k-converter-output.apr", "tests/data/tiny.apr", ours)]
+r = random.Random(20261123)
+for i in range(n):
+    with open("%s/m%04d.apr" % (out, i), "wb") as f:
+        f.write(m.spoil(r, r.choice(good)))
+PY
+    start m "$T/s" -o as=gguf
+    sources >"$T/shown"
+    while IFS=$'\t' read -r f src; do
+        "$APRTOOL" convert -f "$src" "$T/again.gguf" 2>/dev/null
+        cmp "$f" "$T/again.gguf"
+        basename "$src"
+        k=$((k + 1))
+    done <"$T/shown" >"$T/seen"
+    awk -F'\t' '$1 != "WARN" { print $2 }' "$M/.aprfs/problems.txt" >>"$T/seen"
+    [ -z "$(sort "$T/seen" | uniq -d)" ] || fail "told twice: $(sort "$T/seen" | uniq -d)"
+    diff <(sort "$T/seen") <(ls "$T/s")
+    [ $k -gt $((n / 20)) ] && [ $k -lt $n ] || fail "$k of $n shown"
+    echo "# $k of $n spoilt files still say all that a GGUF needs"
+    stop
+}
+
 # A reader that holds the old file never gets a byte of the new one; who opens it again does.
 t_replaced() {
     mkdir "$T/s"
@@ -151,6 +188,7 @@ run reverse_gives_every_gguf_back t_round_trip 120
 run reverse_reads_by_every_way t_every_way 60
 run reverse_shows_apr_files_only t_names 30
 run reverse_tells_what_it_cannot_show t_problems 30
+run reverse_shows_or_tells_of_spoilt_files t_spoilt 120
 run reverse_never_mixes_generations t_replaced 60
 run reverse_of_a_mount t_stacked 60
 tests_end
