@@ -134,9 +134,9 @@ static const struct spec hf[] = {{"model.embed_tokens.weight", 0, 2, 32, 256},
                                  {"model.layers.0.self_attn.q_proj.weight", 0, 32, 32, 4096}};
 static const struct spec plus[] = {{"model.embed_tokens.weight", 0, 2, 32, 256},
                                    {"model.layers.+0.self_attn.q_proj.weight", 0, 32, 32, 4096}};
-static const struct spec part[] = {{"model.embed_tokens.weight", 0, 2, 32, 256},
-                                   {"model.layers.0.self_attn.q_proj.scales", 0, 32, 0, 128}};
-static const struct spec wide[] = {{"blk.0.attn_k.weight", 0, 48, 32, 6144}, EMBD};
+static const struct spec scales[] = {{"model.embed_tokens.weight", 0, 2, 32, 256},
+                                     {"model.layers.0.self_attn.q_proj.scales", 0, 32, 0, 128}};
+static const struct spec rows48[] = {{"blk.0.attn_k.weight", 0, 48, 32, 6144}, EMBD};
 static const struct spec exps[] = {{"blk.0.ffn_up_exps.weight", 0, 32, 32, 4096}, EMBD};
 static const struct spec bare[] = {{"blk.0.attn_q.weight", 0, 32, 32, 4096}};
 static const struct {
@@ -164,9 +164,9 @@ static const struct {
     {LLAMA ",\"tokenizer.vocabulary\":[\"a\",\"b\",\"c\"]}", good, 2, -ENOTSUP,
      "3 tokens over an embedding of 2 rows"},
     {LLAMA ",\"rope_type\":0}", plus, 2, -ENOTSUP, "layers.+0.self_attn.q_proj.weight': no name"},
-    {LLAMA ",\"rope_type\":0}", part, 2, -ENOTSUP, "q_proj.scales': no name"},
+    {LLAMA ",\"rope_type\":0}", scales, 2, -ENOTSUP, "q_proj.scales': no name"},
     {"{\"architecture\":\"llama\"," DIMS_BARE "}", good, 2, -ENOENT, "max_position_embeddings"},
-    {LLAMA ",\"head_dim\":16}", wide, 2, -EUCLEAN, "attn_k.weight has 48 rows"},
+    {LLAMA ",\"head_dim\":16}", rows48, 2, -EUCLEAN, "attn_k.weight has 48 rows"},
     {LLAMA "}", exps, 2, -ENOENT, "num_experts is missing"},
     {LLAMA ",\"num_experts\":4}", exps, 2, -ENOENT, "num_experts_per_tok is missing"},
     {"{\"architecture\":\"granite\"," DIMS "}", good, 2, -ENOTSUP, "granite.logit_scale"},
