@@ -38,6 +38,16 @@ static void single(FILE *f, const char *name, const char *type, const char *help
     fprintf(f, "%s %" PRIu64 "\n", name, v);
 }
 
+/* An errno as a label: its name, or its number, for two series must not be called alike. */
+static const char *errno_label(char dst[16], int error)
+{
+    const char *name = err_name(-error);
+    if (strcmp(name, "E?") != 0)
+        return name;
+    snprintf(dst, 16, "%d", error);
+    return dst;
+}
+
 static void requests(FILE *f, struct fs *fs)
 {
     static const char *const op[N_COUNT_OP] = {
@@ -52,10 +62,9 @@ static void requests(FILE *f, struct fs *fs)
     family(f, "aprfs_errors_total", "counter", "Requests answered with an error, by errno.");
     for (int i = 0; i < COUNTERS_MAX_ERRNO; i++) {
         uint64_t n = atomic_load_explicit(&fs->count.error[i], memory_order_relaxed);
-        if (n && strcmp(err_name(-i), "E?") != 0)
-            fprintf(f, "aprfs_errors_total{errno=\"%s\"} %" PRIu64 "\n", err_name(-i), n);
-        else if (n)
-            fprintf(f, "aprfs_errors_total{errno=\"%d\"} %" PRIu64 "\n", i, n);
+        char label[16];
+        if (n)
+            fprintf(f, "aprfs_errors_total{errno=\"%s\"} %" PRIu64 "\n", errno_label(label, i), n);
     }
 }
 
@@ -88,9 +97,11 @@ static void tier_figures(FILE *f, struct fs *fs)
            "First opens that a tier could not serve, by errno or layout; tier 2 did.");
     fprintf(f, "aprfs_fallback_total{from=\"1a\",reason=\"layout\"} %" PRIu64 "\n", st.fallback[0]);
     for (int i = 1; i < (int)(sizeof st.fallback / sizeof st.fallback[0]); i++)
-        if (st.fallback[i])
+        if (st.fallback[i]) {
+            char label[16];
             fprintf(f, "aprfs_fallback_total{from=\"1a\",reason=\"%s\"} %" PRIu64 "\n",
-                    err_name(-i), st.fallback[i]);
+                    errno_label(label, i), st.fallback[i]);
+        }
 }
 
 static void figures(FILE *f, struct fs *fs)
