@@ -89,6 +89,9 @@ void store_entry_release(struct store_entry *en)
     free(en->arch);
     free(en->quant);
     free(en->tokenizer_why);
+    if (en->learnt)
+        free(en->learnt->crc);
+    free(en->learnt);
     memset(en, 0, sizeof *en);
 }
 
@@ -152,7 +155,8 @@ static const struct store_entry *find_prev(const struct store_entry **idx, size_
     if (!n || !c->n_part)
         return NULL;
     const struct store_entry **hit = bsearch(&kp, idx, n, sizeof *idx, store_cmp_first_path);
-    if (!hit || (*hit)->n_part != c->n_part || !settled_by_bytes((*hit)->rc))
+    if (!hit || (*hit)->n_part != c->n_part || !settled_by_bytes((*hit)->rc) ||
+        (*hit)->learnt->doubt)
         return NULL;
     for (int i = 0; i < c->n_part; i++)
         if (strcmp((*hit)->part[i].path, c->part[i].path) ||
@@ -168,6 +172,18 @@ static int copy_str(char **dst, const char *src)
     return *dst ? 0 : -ENOMEM;
 }
 
+int store_learnt_set_crc(struct store_learnt *l, const uint32_t *crc, size_t n)
+{
+    uint32_t *p = malloc(n * sizeof *p);
+    if (!p)
+        return -ENOMEM;
+    memcpy(p, crc, n * sizeof *p);
+    free(l->crc);
+    l->crc = p;
+    l->n_crc = n;
+    return 0;
+}
+
 static int copy_facts(struct store_entry *en, const struct store_entry *from)
 {
     en->role = from->role;
@@ -178,6 +194,11 @@ static int copy_facts(struct store_entry *en, const struct store_entry *from)
     memcpy(en->sibling_sha256, from->sibling_sha256, sizeof en->sibling_sha256);
     en->tokenizer_rc = from->tokenizer_rc;
     en->size = from->size;
+    en->head_len = from->head_len;
+    const struct store_learnt *l = from->learnt;
+    en->learnt->ino = l->ino;
+    if (l->n_crc && store_learnt_set_crc(en->learnt, l->crc, l->n_crc) < 0)
+        return -ENOMEM;
     if (copy_str(&en->wish, from->wish) || copy_str(&en->why, from->why) ||
         copy_str(&en->warning, from->warning) || copy_str(&en->arch, from->arch) ||
         copy_str(&en->quant, from->quant) || copy_str(&en->tokenizer_why, from->tokenizer_why))
@@ -243,7 +264,8 @@ static int entry_init(struct store_entry *en, struct store_cand *c, char *called
     en->revision = c->revision;
     en->params = c->params;
     c->revision = c->params = NULL;
-    if (!called || take_aliases(en, c) < 0 || copy_str(&en->order, c->order))
+    en->learnt = calloc(1, sizeof *en->learnt);
+    if (!en->learnt || !called || take_aliases(en, c) < 0 || copy_str(&en->order, c->order))
         return -ENOMEM;
     char wish[NAME_SIZE], pub[NAME_SIZE], model[NAME_SIZE];
     const char *file = c->file ? c->file : c->tag ? c->tag : "";

@@ -77,6 +77,17 @@ struct store_part {
     enum store_how how;
 };
 
+/* What whoever shows an entry learns while it does, for the next scan, which takes it over with the
+ * facts. Empty after the scan that read the header. */
+struct store_learnt {
+    uint64_t ino; /* of its node, where that is not the number that path and content give; else 0 */
+    uint32_t
+        *crc; /* CRC-32s, n_crc of them: the footer's, then of every tensor's bytes in the order of
+                    * the .apr's index; NULL: not computed, or no footer */
+    size_t n_crc;
+    bool doubt; /* planned again it was another file: the next scan reads the header again */
+};
+
 struct store_entry {
     /* Clean, collision-free; the file is publisher/model/stem.apr. */
     char *publisher, *model, *stem;
@@ -112,6 +123,8 @@ struct store_entry {
 
     /* Bytes of the .apr: exact, final; 0 unless options.plan, role STORE_MODEL and rc 0. */
     uint64_t size;
+    uint64_t head_len; /* those of them that are made and stand in no part (VSEG_MEM); 0 likewise */
+    struct store_learnt *learnt; /* never NULL once it is in a scan */
 };
 
 /* One line of problems.txt. */
@@ -179,6 +192,12 @@ struct store_plan {
 int store_plan_open(struct store_plan **out, const struct store *s, const struct store_entry *en,
                     struct err *e);
 void store_plan_close(struct store_plan *p);
+
+/* Gives l a copy of n > 0 checksums. 0 or -ENOMEM. */
+int store_learnt_set_crc(struct store_learnt *l, const uint32_t *crc, size_t n);
+
+/* Bytes of a plan that are made and stand in no part: what an entry's head_len counts. */
+uint64_t store_head_len(const struct vplan *p);
 
 /* The newest mtime of the parts, in ns. */
 int64_t store_entry_mtime_ns(const struct store_entry *en);

@@ -247,6 +247,7 @@ static int model_facts(struct store *s, struct store_entry *en, const struct ggu
         if (rc < 0)
             return rc == -ENOMEM ? rc : refuse(en, rc, why.msg);
         en->size = vapr_size(v);
+        en->head_len = store_head_len(vapr_plan(v));
         vapr_free(v);
     }
     return warn_holes(en, g);
@@ -273,6 +274,7 @@ static int examine_apr(struct store *s, struct store_entry *en, const struct sto
 {
     en->role = STORE_MODEL;
     en->size = s->opt.plan ? vgguf_plan(v)->size : 0;
+    en->head_len = s->opt.plan ? store_head_len(vgguf_plan(v)) : 0;
     for (size_t i = 0; i < vgguf_n_note(v); i++) {
         char *text = NULL;
         if (asprintf(&text, "%s%s%s", i ? en->warning : "derived: ", i ? "; " : "",
@@ -382,7 +384,7 @@ static int forget_facts(struct store_entry *en)
     }
     en->role = STORE_UNSUPPORTED;
     en->rc = en->tokenizer_rc = 0;
-    en->n_params = en->n_ctx_train = en->size = 0;
+    en->n_params = en->n_ctx_train = en->size = en->head_len = 0;
     return 0;
 }
 

@@ -11,11 +11,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MAGIC    "APRFSIX1"
-#define HEAD_LEN 64
-#define REC_LEN  128
-#define PART_LEN 48
-#define CRC_FROM 32
+#define MAGIC        "APRFSIX1"
+#define HEAD_LEN     64
+#define REC_LEN      152
+#define PART_LEN     48
+#define SUM_LEN      4
+#define CRC_FROM     32
+
+#define NODE_OF_ROOT 1 /* a file system's root has that number */
 
 /* An entry's texts, in their order. */
 static const size_t text_at[] = {
@@ -39,12 +42,13 @@ static const char *text_get(const struct store_entry *en, size_t i)
     return *(char *const *)(const void *)((const char *)en + text_at[i]);
 }
 
-/* All that decides what a header's facts are, besides the header. */
+/* All that decides what a header's facts are, besides the header; who builds the .apr has a field of its
+ * own. */
 static int options_digest(uint64_t *out, const struct store_options *o)
 {
-    const uint32_t word[] = {o->kind,         o->view,          o->resolve,
-                             o->plan,         o->all_revisions, o->chat_hint,
-                             o->vapr.profile, o->vapr.footer,   o->vapr.values};
+    const uint32_t word[] = {o->kind,          o->view,      o->resolve,      o->plan,
+                             o->all_revisions, o->chat_hint, o->vapr.profile, o->vapr.footer,
+                             o->vapr.values,   VGGUF_BUILDER};
     uint8_t in[sizeof word], md[EVP_MAX_MD_SIZE];
     for (size_t i = 0; i < sizeof word / sizeof *word; i++)
         store_u32(in + 4 * i, word[i]);
@@ -62,7 +66,8 @@ struct record {
 };
 
 /* s's entries, then what only old has; *n of them. NULL: no memory. An entry without a part is of a
- * model that is not there: the next scan says so by itself. */
+ * model that is not there: the next scan says so by itself. One in doubt is not written, and takes
+ * what old says of the same file with it. */
 static struct record *gather(size_t *n, const struct store *s, const struct store_index *old,
                              int64_t now_s)
 {
@@ -72,10 +77,10 @@ static struct record *gather(size_t *n, const struct store *s, const struct stor
     *n = 0;
     for (size_t i = 0; r && key && i < n_own; i++) {
         const struct store_entry *en = i < s->n_entry ? &s->entry[i] : &s->merged[i - s->n_entry];
-        if (en->n_part > 0) {
-            r[(*n)++] = (struct record){en, now_s};
+        if (en->n_part > 0)
             key[n_key++] = en;
-        }
+        if (en->n_part > 0 && !en->learnt->doubt)
+            r[(*n)++] = (struct record){en, now_s};
     }
     if (r && key && n_key)
         qsort(key, n_key, sizeof *key, store_cmp_first_path);
@@ -143,6 +148,10 @@ static void put_record(uint8_t *p, const struct record *r)
     store_u64(p + 56, (uint64_t)r->seen_s);
     memcpy(p + 64, en->head_sha256, NAME_ID_SIZE);
     memcpy(p + 96, en->sibling_sha256, NAME_ID_SIZE);
+    store_u64(p + 128, en->head_len);
+    store_u64(p + 136, en->learnt->ino);
+    store_u32(p + 144, (uint32_t)en->learnt->n_crc);
+    store_u32(p + 148, 0);
 }
 
 static void put_part(uint8_t *p, const struct store_part *part)
@@ -156,35 +165,63 @@ static void put_part(uint8_t *p, const struct store_part *part)
     store_u32(p + 44, 0);
 }
 
-static void put_header(uint8_t *p, uint64_t digest, size_t n_rec, uint64_t n_part, uint64_t n_text,
-                       int64_t now_s)
+struct counts {
+    uint64_t rec, part, sum, text; /* text: bytes */
+};
+
+static uint64_t counts_len(const struct counts *n)
+{
+    return HEAD_LEN + REC_LEN * n->rec + PART_LEN * n->part + SUM_LEN * n->sum + n->text;
+}
+
+static void put_header(uint8_t *p, uint64_t digest, const struct counts *n, int64_t now_s)
 {
     memset(p, 0, HEAD_LEN);
     memcpy(p, MAGIC, 8);
     store_u32(p + 8, STORE_INDEX_SCHEMA);
     store_u32(p + 12, VAPR_BUILDER);
     store_u64(p + 16, digest);
-    store_u32(p + 24, (uint32_t)n_rec);
-    store_u32(p + 32, (uint32_t)n_part);
-    store_u32(p + 36, (uint32_t)n_text);
+    store_u32(p + 24, (uint32_t)n->rec);
+    store_u32(p + 32, (uint32_t)n->part);
+    store_u32(p + 36, (uint32_t)n->text);
     store_u64(p + 40, (uint64_t)now_s);
+    store_u32(p + 48, (uint32_t)n->sum);
+}
+
+/* All areas behind the header. */
+static void put_records(uint8_t *p, const struct record *rec, const struct counts *n,
+                        const char *root)
+{
+    uint8_t *part = p + REC_LEN * n->rec, *sum = part + PART_LEN * n->part;
+    uint8_t *text = put_text(sum + SUM_LEN * n->sum, root);
+    for (size_t i = 0; i < n->rec; i++, p += REC_LEN) {
+        const struct store_entry *en = rec[i].en;
+        put_record(p, &rec[i]);
+        for (int k = 0; k < en->n_part; k++, part += PART_LEN)
+            put_part(part, &en->part[k]);
+        for (size_t k = 0; k < en->learnt->n_crc; k++, sum += SUM_LEN)
+            store_u32(sum, en->learnt->crc[k]);
+        text = put_texts(text, en);
+    }
 }
 
 int store_index_write(uint8_t **out, size_t *n, const struct store *s,
                       const struct store_index *old, int64_t now_s, struct err *e)
 {
     size_t n_rec;
-    uint64_t digest, n_part = 0, n_text = strlen(s->root) + 1;
+    uint64_t digest;
+    struct counts c = {.text = strlen(s->root) + 1};
     struct record *rec = gather(&n_rec, s, old, now_s);
     if (!rec || options_digest(&digest, &s->opt) < 0) {
         free(rec);
         return err_set(e, -ENOMEM, "no memory for the index of %s", s->root);
     }
-    for (size_t i = 0; i < n_rec; i++) {
-        n_part += (uint64_t)rec[i].en->n_part;
-        n_text += texts_len(rec[i].en);
+    for (c.rec = 0; c.rec < n_rec; c.rec++) {
+        c.part += (uint64_t)rec[c.rec].en->n_part;
+        c.sum += rec[c.rec].en->learnt->n_crc;
+        c.text += texts_len(rec[c.rec].en);
     }
-    uint64_t size = HEAD_LEN + REC_LEN * (uint64_t)n_rec + PART_LEN * n_part + n_text;
+    uint64_t size = counts_len(&c);
     uint8_t *buf = size <= STORE_INDEX_MAX ? malloc(size) : NULL;
     if (!buf) {
         free(rec);
@@ -194,15 +231,8 @@ int store_index_write(uint8_t **out, size_t *n, const struct store *s,
                              s->root, size, STORE_INDEX_MAX)
                    : err_set(e, -ENOMEM, "no memory for the index of %s", s->root);
     }
-    uint8_t *r = buf + HEAD_LEN, *part = r + REC_LEN * n_rec;
-    uint8_t *text = put_text(part + PART_LEN * n_part, s->root);
-    for (size_t i = 0; i < n_rec; i++, r += REC_LEN) {
-        put_record(r, &rec[i]);
-        for (int k = 0; k < rec[i].en->n_part; k++, part += PART_LEN)
-            put_part(part, &rec[i].en->part[k]);
-        text = put_texts(text, rec[i].en);
-    }
-    put_header(buf, digest, n_rec, n_part, n_text, now_s);
+    put_records(buf + HEAD_LEN, rec, &c, s->root);
+    put_header(buf, digest, &c, now_s);
     store_u32(buf + 28, crc32_update(0, buf + CRC_FROM, size - CRC_FROM));
     free(rec);
     *out = buf;
@@ -213,7 +243,7 @@ int store_index_write(uint8_t **out, size_t *n, const struct store *s,
 /* ---- reading ---- */
 
 struct reader {
-    struct cursor rec, part, text;
+    struct cursor rec, part, sum, text;
     struct err *e;
     size_t no; /* of the record, for messages */
 };
@@ -311,6 +341,20 @@ static int read_parts(struct reader *r, struct store_entry *en, uint32_t n_part)
     return rc;
 }
 
+static int read_sums(struct reader *r, struct store_learnt *l, uint32_t n)
+{
+    if (n > cursor_left(&r->sum) / SUM_LEN)
+        return broken(r, "more checksums than the file has");
+    if (!n)
+        return 0;
+    l->crc = malloc(n * sizeof *l->crc);
+    if (!l->crc)
+        return err_set(r->e, -ENOMEM, "no memory for the index");
+    while (l->n_crc < n)
+        l->crc[l->n_crc++] = cursor_u32(&r->sum);
+    return 0;
+}
+
 static bool rc_ok(int rc)
 {
     return rc <= 0 && rc >= -4095; /* the kernel's range */
@@ -320,6 +364,10 @@ static int check_entry(struct reader *r, const struct store_entry *en, bool plan
 {
     if (planned && en->rc == 0 && en->role == STORE_MODEL && en->size == 0)
         return broken(r, "a model without a size");
+    if (en->head_len > en->size)
+        return broken(r, "a head longer than its file");
+    if (en->learnt->ino == NODE_OF_ROOT || en->learnt->ino > INT64_MAX)
+        return broken(r, "a number that no node has");
     if (!name_ok(en->publisher) || !name_ok(en->model) || !name_ok(en->stem) || !name_ok(en->wish))
         return broken(r, "a name that no file can have");
     if (!sentence_ok(en->why) || !sentence_ok(en->warning) || !sentence_ok(en->tokenizer_why))
@@ -341,6 +389,14 @@ static int read_record(struct reader *r, struct store_entry *en, int64_t *seen_s
     *seen_s = (int64_t)cursor_u64(c);
     memcpy(en->head_sha256, cursor_take(c, NAME_ID_SIZE), NAME_ID_SIZE);
     memcpy(en->sibling_sha256, cursor_take(c, NAME_ID_SIZE), NAME_ID_SIZE);
+    en->head_len = cursor_u64(c);
+    en->learnt = calloc(1, sizeof *en->learnt);
+    if (!en->learnt)
+        return err_set(r->e, -ENOMEM, "no memory for the index");
+    en->learnt->ino = cursor_u64(c);
+    uint32_t n_sum = cursor_u32(c);
+    if (cursor_u32(c))
+        return broken(r, "reserved bytes that are not zero");
     if (!strcmp(store_kind_name((enum store_kind)kind), "auto") || role > STORE_UNSUPPORTED ||
         !rc_ok(en->rc) || !rc_ok(en->tokenizer_rc))
         return broken(r, "no such layout, role or error");
@@ -349,6 +405,8 @@ static int read_record(struct reader *r, struct store_entry *en, int64_t *seen_s
     int rc = read_texts(r, en, n_alias);
     if (rc == 0)
         rc = read_parts(r, en, n_part);
+    if (rc == 0)
+        rc = read_sums(r, en->learnt, n_sum);
     return rc == 0 ? check_entry(r, en, planned) : rc;
 }
 
@@ -369,24 +427,28 @@ static int read_header(struct reader *r, size_t *n_rec, const uint8_t *p, size_t
         return err_set(r->e, -ENOMEM, "no memory for the index");
     if (load_u64(p + 16) != digest)
         return err_set(r->e, -ESTALE, "made with other options");
-    uint64_t rec = (uint64_t)REC_LEN * load_u32(p + 24);
-    uint64_t part = (uint64_t)PART_LEN * load_u32(p + 32), text = load_u32(p + 36);
-    if (HEAD_LEN + rec + part + text != n)
+    const struct counts c = {.rec = load_u32(p + 24),
+                             .part = load_u32(p + 32),
+                             .sum = load_u32(p + 48),
+                             .text = load_u32(p + 36)};
+    if (counts_len(&c) != n)
         return err_set(r->e, -EUCLEAN,
-                       "%zu bytes; its counts make %" PRIu64 " (records %u, parts %u, texts %u)", n,
-                       HEAD_LEN + rec + part + text, load_u32(p + 24), load_u32(p + 32),
-                       load_u32(p + 36));
+                       "%zu bytes; its counts make %" PRIu64 " (records %" PRIu64 ", parts %" PRIu64
+                       ", checksums %" PRIu64 ", texts %" PRIu64 ")",
+                       n, counts_len(&c), c.rec, c.part, c.sum, c.text);
     uint32_t crc = crc32_update(0, p + CRC_FROM, n - CRC_FROM);
     if (crc != load_u32(p + 28))
         return err_set(r->e, -EUCLEAN, "CRC-32 is %08x; its header says %08x", crc,
                        load_u32(p + 28));
-    for (size_t i = 48; i < HEAD_LEN; i++)
+    for (size_t i = 52; i < HEAD_LEN; i++)
         if (p[i])
             return err_set(r->e, -EUCLEAN, "byte %zu of the header is not zero", i);
-    r->rec = cursor_over(p + HEAD_LEN, rec);
-    r->part = cursor_over(p + HEAD_LEN + rec, part);
-    r->text = cursor_over(p + HEAD_LEN + rec + part, text);
-    *n_rec = load_u32(p + 24);
+    p += HEAD_LEN;
+    r->rec = cursor_over(p, REC_LEN * c.rec);
+    r->part = cursor_over(p += REC_LEN * c.rec, PART_LEN * c.part);
+    r->sum = cursor_over(p += PART_LEN * c.part, SUM_LEN * c.sum);
+    r->text = cursor_over(p + SUM_LEN * c.sum, c.text);
+    *n_rec = c.rec;
     return 0;
 }
 
@@ -398,9 +460,10 @@ static int read_records(struct reader *r, struct store_index *ix, size_t n_rec)
         r->no = s->n_entry++;
         rc = read_record(r, &s->entry[r->no], &ix->seen_s[r->no], s->opt.plan);
     }
-    if (rc == 0 && (cursor_left(&r->part) || cursor_left(&r->text)))
-        rc = err_set(r->e, -EUCLEAN, "%zu bytes of parts and %zu of texts belong to no record",
-                     cursor_left(&r->part), cursor_left(&r->text));
+    if (rc == 0 && (cursor_left(&r->part) || cursor_left(&r->sum) || cursor_left(&r->text)))
+        rc = err_set(r->e, -EUCLEAN,
+                     "%zu bytes of parts, %zu of checksums and %zu of texts belong to no record",
+                     cursor_left(&r->part), cursor_left(&r->sum), cursor_left(&r->text));
     return rc;
 }
 
@@ -433,6 +496,11 @@ int store_index_read(struct store_index *out, const void *p, size_t n,
     }
     *out = ix;
     return 0;
+}
+
+size_t store_index_count(const uint8_t *p)
+{
+    return load_u32(p + 24);
 }
 
 void store_index_release(struct store_index *ix)

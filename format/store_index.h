@@ -13,15 +13,17 @@
  *    28  u32 CRC-32 of all that follows
  *    32  u32 parts          36  u32 bytes of texts
  *    40  i64 written, Unix seconds
- *    48  zeros
- *   records, 128 bytes each
+ *    48  u32 checksums      52  zeros
+ *   records, 152 bytes each
  *     0  u32 parts           4  u32 aliases        8  u32 enum store_kind   12  u32 enum store_role
  *    16  i32 rc             20  i32 tokenizer_rc  24  u64 n_params          32  u64 n_ctx_train
  *    40  u64 src_size       48  u64 size         56  i64 seen, Unix seconds
  *    64  head_sha256        96  sibling_sha256
+ *   128  u64 head_len      136  u64 ino         144  u32 checksums         148  u32 zero
  *   parts, 48 bytes each, in the records' order
  *     0  u64 dev   8  u64 ino   16  u64 size   24  i64 mtime_ns   32  i64 ctime_ns
  *    40  u32 enum store_how    44  u32 zero
+ *   checksums, u32 each, in the records' order
  *   texts, each ending with a NUL: the root; then per record publisher, model, stem, wish, order,
  *     called, revision, params, why, warning, arch, quant, tokenizer_why, its aliases, and per part
  *     path and sha256
@@ -38,7 +40,7 @@
 #include <stdint.h>
 
 #define STORE_INDEX_SCHEMA                                                                         \
-    1 /* raised with this layout, and when the same header gives other facts */
+    2 /* raised with this layout, and when the same header gives other facts */
 #define STORE_INDEX_MAX    (64u << 20)          /* bytes */
 #define STORE_INDEX_KEEP_S (30 * 24 * 60 * 60L) /* a record that no scan has met for so long goes */
 
@@ -59,6 +61,9 @@ int store_index_write(uint8_t **out, size_t *n, const struct store *s,
  * -EUCLEAN: damaged, saying where. Either way it is to be made anew. -ENOMEM. */
 int store_index_read(struct store_index *out, const void *p, size_t n,
                      const struct store_options *opt, struct err *e);
+
+/* Records of what store_index_write() made. */
+size_t store_index_count(const uint8_t *p);
 
 void store_index_release(struct store_index *ix);
 

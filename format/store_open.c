@@ -324,6 +324,14 @@ void store_plan_close(struct store_plan *p)
     free(p);
 }
 
+uint64_t store_head_len(const struct vplan *p)
+{
+    uint64_t n = 0;
+    for (size_t i = 0; i < p->n_seg; i++)
+        n += p->seg[i].kind == VSEG_MEM ? p->seg[i].len : 0;
+    return n;
+}
+
 int64_t store_entry_mtime_ns(const struct store_entry *en)
 {
     int64_t newest = en->n_part ? en->part[0].id.mtime_ns : 0;

@@ -3,6 +3,7 @@
 
 #include "format/store_text.h"
 #include "fs/compat.h"
+#include "fs/index.h"
 #include "fs/log.h"
 #include "fs/metrics.h"
 #include "fs/pinned.h"
@@ -131,18 +132,25 @@ static int stats(struct fs *fs, char **out, size_t *len, struct err *e)
 /* A line per store. */
 static int stores_text(const struct store_set *set, char **out, size_t *len, struct err *e)
 {
-    int rc = text_printf(out, len, e, "%s", "");
+    *out = NULL;
+    *len = 0;
+    int rc = 0;
     for (size_t i = 0; i < set->n && rc == 0; i++) {
         const char *top = store_set_top(set, i);
-        char *line = NULL;
+        char *line = NULL, *root = name_escape(set->store[i]->root);
         size_t n = 0;
-        rc = text_printf(&line, &n, e, "store %s, layout %s%s%s\n", set->store[i]->root,
-                         store_kind_name(set->store[i]->kind), *top ? ", shown in " : "", top);
+        rc = root
+                 ? text_printf(&line, &n, e, "store %s, layout %s%s%s\n", root,
+                               store_kind_name(set->store[i]->kind), *top ? ", shown in " : "", top)
+                 : err_set(e, -ENOMEM, "no memory for a text");
+        free(root);
         if (rc == 0)
             rc = text_join(out, len, line, n, e);
     }
-    if (rc < 0)
+    if (rc < 0) {
         free(*out);
+        *out = NULL;
+    }
     return rc;
 }
 
@@ -165,11 +173,12 @@ static void options_text(const struct options *o, char *dst, size_t size)
 static int status(struct fs *fs, char **out, size_t *len, struct err *e)
 {
     struct watch_stats w;
-    char fuse[256], tier[2048], options[256];
+    char fuse[256], tier[2048], options[256], index[2 * 4096];
     struct utsname u;
     watch_get_stats(fs->watch, &w);
     compat_describe(fuse, sizeof fuse);
     tiers_describe(fs->tiers, tier, sizeof tier);
+    index_describe(fs->index, index, sizeof index);
     options_text(&fs->opt, options, sizeof options);
     if (uname(&u) < 0)
         snprintf(u.release, sizeof u.release, "unknown");
@@ -184,14 +193,15 @@ static int status(struct fs *fs, char **out, size_t *len, struct err *e)
                  fs->opt.store.vapr.footer == VAPR_FOOTER_CRC ? "crc" : "none");
     int rc = stores_text(t->scan->set, &stores, &n_stores, e);
     if (rc == 0)
-        rc = text_printf(out, len, e,
-                         "aprfs %s, pid %ld\n%s\nLinux %s\n%s%s\noptions %s\n"
-                         "models %zu, generation %" PRIu64 "\nthreads %u\nwatching: %s%s\n%s"
-                         "%s\nlog lines lost: %" PRIu64 "\n",
-                         APRFS_VERSION, (long)getpid(), fuse, u.release, stores, view, options,
-                         t->n_model, t->generation, fs->opt.single ? 1 : compat_n_threads(),
-                         w.inotify ? "inotify" : "by ttl, ", w.inotify ? "" : w.why_not, tier,
-                         fs->sandbox.text, log_n_lost());
+        rc =
+            text_printf(out, len, e,
+                        "aprfs %s, pid %ld\n%s\nLinux %s\n%s%s\noptions %s\n"
+                        "models %zu, generation %" PRIu64 "\nthreads %u\nwatching: %s%s\n%s\n%s"
+                        "%s\nlog lines lost: %" PRIu64 "\n",
+                        APRFS_VERSION, (long)getpid(), fuse, u.release, stores ? stores : "", view,
+                        options, t->n_model, t->generation, fs->opt.single ? 1 : compat_n_threads(),
+                        w.inotify ? "inotify" : "by ttl, ", w.inotify ? "" : w.why_not, index, tier,
+                        fs->sandbox.text, log_n_lost());
     free(stores);
     tree_put(fs->nodes, t);
     return rc;
@@ -267,9 +277,11 @@ static int cached_text(struct fs *fs, struct vfile *vf, enum vfile_text which, c
     if (rc < 0)
         return rc;
     size_t n = vcache_item_len(it);
-    char *p = n > MAX_TEXT ? NULL : malloc(n + 1);
+    char *p = n > MAX_TEXT || n == 0 ? NULL : malloc(n + 1);
     if (p)
         rc = vcache_item_read(it, p, 0, n, e);
+    else if (n == 0)
+        rc = err_set(e, -ENODATA, "there is nothing to say");
     else
         rc = n > MAX_TEXT ? err_set(e, -E2BIG, "%zu bytes: whole under .aprfs/extents/", n)
                           : err_set(e, -ENOMEM, "no memory for a value");
@@ -302,6 +314,8 @@ static int file_xattr(struct fs *fs, struct vfile *vf, const char *name, char **
         return cached_text(fs, vf, VFILE_EXTENTS, out, len, e);
     if (strcmp(name, "layout") == 0)
         return cached_text(fs, vf, VFILE_LAYOUT, out, len, e);
+    if (strcmp(name, "crc32") == 0)
+        return cached_text(fs, vf, VFILE_CRC32, out, len, e);
     const struct store *st;
     const struct store_entry *en;
     struct scan *s = vfile_entry(vf, &st, &en);
@@ -354,6 +368,8 @@ int ctl_xattr_list(struct fs *fs, struct node *n, char **out, size_t *len, struc
         struct scan *s = vfile_entry(vf, &st, &en);
         rc = store_text_xattr_list(st, en, NULL, out, len, e);
         scan_put(s);
+        if (rc == 0 && vfile_crc_known(vf))
+            rc = add_name(out, len, "crc32", e);
         vfile_put(vf);
     }
     for (size_t i = 0; i < (vf ? 5 : 2) && rc == 0; i++)

@@ -8,6 +8,8 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <openssl/evp.h>
+#include <pthread.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,8 +18,10 @@
 #include <time.h>
 #include <unistd.h>
 
-#define EVERY_MS 5000
-#define NAME_LEN 21 /* 16 digits, ".idx", NUL */
+#define EVERY_MS     5000
+#define LOCK_POLL_MS 10
+#define LOCK_LAST_MS 1000
+#define NAME_LEN     21 /* 16 digits, ".idx", NUL */
 
 struct index {
     char *dir;
@@ -27,6 +31,11 @@ struct index {
     bool dirty;        /* noted and not written */
     uint64_t wrote_ms; /* when it last was; 0: never */
     bool failed;       /* it could not be written: said once */
+    /* For index_describe(). */
+    pthread_mutex_t mu;
+    char why_not[ERR_MSG_MAX]; /* nothing is kept, or it could not be written: why; "" */
+    size_t n_known, n_record;  /* records read at the start, and in what was written last */
+    unsigned n_write;
 };
 
 static uint64_t clock_ms(void)
@@ -34,6 +43,17 @@ static uint64_t clock_ms(void)
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+}
+
+static void why_not(struct index *ix, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+static void why_not(struct index *ix, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    pthread_mutex_lock(&ix->mu);
+    vsnprintf(ix->why_not, sizeof ix->why_not, fmt, ap);
+    pthread_mutex_unlock(&ix->mu);
+    va_end(ap);
 }
 
 /* ---- the folder ---- */
@@ -74,17 +94,17 @@ static const char *not_ours(const struct stat *st)
                                    : NULL;
 }
 
-static int open_dir(const char *dir)
+static int open_dir(struct index *ix)
 {
     struct stat st;
-    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0 || fstat(fd, &st) < 0) {
-        log_line(LOG_WARN, "index: %s: %s; working without", dir, strerror(errno));
-    } else if (not_ours(&st)) {
-        log_line(LOG_WARN, "index: %s %s; working without", dir, not_ours(&st));
-    } else {
+    int fd = open(ix->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0 || fstat(fd, &st) < 0)
+        why_not(ix, "%s: %s", ix->dir, strerror(errno));
+    else if (not_ours(&st))
+        why_not(ix, "%s %s", ix->dir, not_ours(&st));
+    else
         return fd;
-    }
+    log_line(LOG_WARN, "index: %s; working without", ix->why_not);
     if (fd >= 0)
         close(fd);
     return -1;
@@ -104,27 +124,34 @@ static bool name_of(char dst[NAME_LEN], const char *path)
     return ok;
 }
 
+/* Finds, makes and opens the folder; -1: nothing is kept. */
+static int find_dir(struct index *ix, const char *dir)
+{
+    if (dir && strcmp(dir, "none") == 0) {
+        why_not(ix, "none");
+        return -1;
+    }
+    ix->dir = dir ? strdup(dir) : default_dir();
+    if (!ix->dir) {
+        why_not(ix, "no cache folder is known (no HOME)");
+        log_line(LOG_NOTE, "index: %s; working without", ix->why_not);
+        return -1;
+    }
+    make_dirs(ix->dir);
+    return open_dir(ix);
+}
+
 struct index *index_new(const char *dir, const struct sources *sources)
 {
-    if (dir && strcmp(dir, "none") == 0)
-        return NULL;
     struct index *ix = calloc(1, sizeof *ix);
     if (!ix)
         return NULL;
+    pthread_mutex_init(&ix->mu, NULL);
     ix->fd = -1;
-    ix->dir = dir ? strdup(dir) : default_dir();
     ix->name = calloc(sources->n, sizeof *ix->name);
-    if (!ix->dir) {
-        log_line(LOG_NOTE, "index: no cache folder is known (no HOME); working without");
-    } else if (ix->name) {
-        make_dirs(ix->dir);
-        ix->fd = open_dir(ix->dir);
-    }
-    if (ix->fd < 0) {
-        index_free(ix);
-        return NULL;
-    }
-    for (; ix->n < sources->n; ix->n++)
+    if (ix->name)
+        ix->fd = find_dir(ix, dir);
+    for (; ix->fd >= 0 && ix->n < sources->n; ix->n++)
         if (!name_of(ix->name[ix->n], sources->src[ix->n].path))
             ix->name[ix->n][0] = '\0'; /* the scan says what is wrong with it */
     return ix;
@@ -136,6 +163,7 @@ void index_free(struct index *ix)
         return;
     if (ix->fd >= 0)
         close(ix->fd);
+    pthread_mutex_destroy(&ix->mu);
     free(ix->name);
     free(ix->dir);
     free(ix);
@@ -143,7 +171,7 @@ void index_free(struct index *ix)
 
 const char *index_dir(const struct index *ix)
 {
-    return ix ? ix->dir : NULL;
+    return ix && ix->fd >= 0 ? ix->dir : NULL;
 }
 
 /* ---- reading ---- */
@@ -210,7 +238,7 @@ static bool read_one(struct index *ix, size_t i, const struct store_options *opt
 struct store_set *index_read(struct index *ix, const struct sources *sources,
                              const struct store_options *opt)
 {
-    struct store_set *set = ix ? calloc(1, sizeof *set) : NULL;
+    struct store_set *set = index_dir(ix) ? calloc(1, sizeof *set) : NULL;
     if (!set)
         return NULL;
     set->store = calloc(ix->n, sizeof(struct store *));
@@ -227,6 +255,9 @@ struct store_set *index_read(struct index *ix, const struct sources *sources,
         if (read_one(ix, set->n, &o, &one, false)) {
             set->store[set->n] = one.store;
             free(one.seen_s);
+            pthread_mutex_lock(&ix->mu);
+            ix->n_known += one.store->n_entry;
+            pthread_mutex_unlock(&ix->mu);
         }
     }
     return set;
@@ -236,7 +267,13 @@ struct store_set *index_read(struct index *ix, const struct sources *sources,
 
 void index_note(struct index *ix, const struct store_set *set, bool changed)
 {
-    if (ix && (changed || store_set_n_parsed(set)))
+    if (changed || store_set_n_parsed(set))
+        index_touch(ix);
+}
+
+void index_touch(struct index *ix)
+{
+    if (index_dir(ix))
         ix->dirty = true;
 }
 
@@ -283,7 +320,9 @@ static int replace(int dir_fd, const char *name, const uint8_t *p, size_t n)
     return rc;
 }
 
-static int write_one(struct index *ix, size_t i, const struct store *s, struct err *e)
+/* *n_record is counted up. */
+static int write_one(struct index *ix, size_t i, const struct store *s, size_t *n_record,
+                     struct err *e)
 {
     /* As it is now: another mount of the same source may have written it meanwhile. */
     struct store_index old = {0};
@@ -299,25 +338,69 @@ static int write_one(struct index *ix, size_t i, const struct store *s, struct e
         rc = store_index_write(&p, &n, s, has_old ? &old : NULL, (int64_t)time(NULL), e);
     if (rc == 0 && p && (rc = replace(ix->fd, ix->name[i], p, n)) < 0)
         err_set(e, rc, "%s/%s: %s", ix->dir, ix->name[i], strerror(-rc));
+    if (rc == 0 && p)
+        *n_record += store_index_count(p);
     free(p);
     store_index_release(&old);
     return rc;
 }
 
-void index_write(struct index *ix, const struct store_set *set)
+/* The folder for us alone; ms: to wait for it. */
+static bool lock_dir(struct index *ix, unsigned ms)
+{
+    for (unsigned waited = 0; flock(ix->fd, LOCK_EX | LOCK_NB) < 0; waited += LOCK_POLL_MS) {
+        if (errno != EINTR && (errno != EWOULDBLOCK || waited >= ms))
+            return false;
+        nanosleep(&(struct timespec){.tv_nsec = LOCK_POLL_MS * 1000000L}, NULL);
+    }
+    return true;
+}
+
+void index_write(struct index *ix, const struct store_set *set, bool last)
 {
     if (!ix || !ix->dirty)
         return;
     ix->wrote_ms = clock_ms();
-    if (flock(ix->fd, LOCK_EX | LOCK_NB) < 0)
-        return; /* another mount writes: the next time */
+    if (!lock_dir(ix, last ? LOCK_LAST_MS : 0))
+        return;
     struct err e = {0};
-    int rc = 0;
-    for (size_t i = 0; rc == 0 && i < set->n && i < ix->n; i++)
-        rc = write_one(ix, i, set->store[i], &e);
+    size_t n = 0;
+    bool failed = false;
+    for (size_t i = 0; i < set->n && i < ix->n; i++) { /* each by itself */
+        struct err one = {0};
+        if (write_one(ix, i, set->store[i], &n, &one) == 0)
+            continue;
+        if (!ix->failed)
+            log_line(LOG_WARN, "index: %s; the next start may parse again", one.msg);
+        e = one;
+        failed = true;
+    }
     flock(ix->fd, LOCK_UN);
     ix->dirty = false;
-    if (rc < 0 && !ix->failed)
-        log_line(LOG_WARN, "index: %s; the next start may parse again", e.msg);
-    ix->failed = rc < 0;
+    why_not(ix, "%s", e.msg);
+    pthread_mutex_lock(&ix->mu);
+    ix->n_write++;
+    ix->n_record = n;
+    pthread_mutex_unlock(&ix->mu);
+    ix->failed = failed;
+}
+
+void index_describe(struct index *ix, char *dst, size_t size)
+{
+    if (!ix) {
+        snprintf(dst, size, "index: none, no memory");
+        return;
+    }
+    pthread_mutex_lock(&ix->mu);
+    if (!index_dir(ix))
+        snprintf(dst, size, "index: %s%s", strcmp(ix->why_not, "none") ? "none, " : "",
+                 ix->why_not);
+    else
+        snprintf(dst, size, "index: %s, %zu records known at the start, written %u times%s%s",
+                 ix->dir, ix->n_known, ix->n_write, *ix->why_not ? ", not the last: " : "",
+                 ix->why_not);
+    size_t n = strlen(dst);
+    if (index_dir(ix) && ix->n_write && n < size)
+        snprintf(dst + n, size - n, ", now %zu records", ix->n_record);
+    pthread_mutex_unlock(&ix->mu);
 }

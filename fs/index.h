@@ -8,7 +8,8 @@
  * is not used; a file that is damaged, or of another version, is removed and made anew. Each is said
  * in one line of the log.
  *
- * Not for several threads: first who makes the first scan, then the watch thread. */
+ * Not for several threads: first who makes the first scan, then the watch thread; but for
+ * index_describe(). */
 #ifndef APRFS_FS_INDEX_H
 #define APRFS_FS_INDEX_H
 
@@ -18,11 +19,12 @@
 
 struct index;
 
-/* dir: index=DIR, "none", or NULL: the default. NULL: work without (and that is all an error is). */
+/* dir: index=DIR, "none", or NULL: the default. What cannot be had leaves an index that keeps nothing and
+ * says so; NULL, without memory, does the same. */
 struct index *index_new(const char *dir, const struct sources *sources);
 void index_free(struct index *ix);
 
-/* The folder that must stay writable (ix may be NULL): lent, or NULL. */
+/* The folder that must stay writable: lent, or NULL where nothing is kept. */
 const char *index_dir(const struct index *ix);
 
 /* What was known when the program last ended, for store_set_scan: the caller's, store_set_free's to
@@ -32,9 +34,15 @@ struct store_set *index_read(struct index *ix, const struct sources *sources,
 
 /* Something was scanned; changed: other than what was scanned before it, or the first. */
 void index_note(struct index *ix, const struct store_set *set, bool changed);
+/* Something was learnt without a scan. */
+void index_touch(struct index *ix);
 /* Milliseconds until index_write() would write: 0 now, -1 there is nothing to be written. */
 int index_due_in(const struct index *ix);
-/* Writes set if something was noted since the last time. */
-void index_write(struct index *ix, const struct store_set *set);
+/* Writes set if something was noted since the last time. Not while another mount does: then the next
+ * time, or, where there is none (last), after it, if that takes no second. */
+void index_write(struct index *ix, const struct store_set *set, bool last);
+
+/* What it is doing, as a line without its end. From any thread. */
+void index_describe(struct index *ix, char *dst, size_t size);
 
 #endif

@@ -233,6 +233,12 @@ static void on_stale(void *ctx, struct vfile *vf, const char *why)
     watch_stale(fs->watch, vfile_ino(vf));
 }
 
+static void on_learnt(void *ctx)
+{
+    struct fs *fs = ctx;
+    watch_learnt(fs->watch);
+}
+
 static void fuse_says(enum fuse_log_level level, const char *fmt, va_list ap)
 {
     char line[512];
@@ -283,6 +289,7 @@ static int fs_setup(struct daemon *d, struct err *e)
     pthread_mutex_init(&fs->handles_mu, NULL);
     fs->env.lease = true;
     fs->env.stale = on_stale;
+    fs->env.learnt = on_learnt;
     fs->env.ctx = fs;
     int rc = vcache_new(&fs->env.texts, TEXT_MEM, TEXT_SPILL, TEXT_FILES, e);
     if (rc == 0)

@@ -1,6 +1,8 @@
 /* The table of nodes and the life of trees: see tree.h. */
 #include "fs/tree_internal.h"
 
+#include "format/name.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -114,7 +116,8 @@ int nodes_new(struct nodes **out, struct err *e)
         return err_set(e, -ENOMEM, "no memory for the node table");
     }
     pthread_mutex_init(&ns->mu, NULL);
-    root->ino = root->parent = NODE_ROOT;
+    root->ino = NODE_ROOT;
+    atomic_init(&root->parent, NODE_ROOT);
     root->kind = NODE_DIR;
     root->path = path;
     root->refs = 1;
@@ -222,6 +225,22 @@ void nodes_free(struct nodes *ns)
         }
     pthread_mutex_destroy(&ns->mu);
     free(ns);
+}
+
+bool tree_learn(struct nodes *ns, struct tree *t)
+{
+    bool news = false;
+    for (size_t i = 0; i < t->n_dir; i++)
+        for (size_t k = 0; k < t->dir[i].n; k++) {
+            struct node *n = t->dir[i].entry[k].node;
+            if (n->kind != NODE_APR)
+                continue;
+            struct vfile *vf = nodes_vfile(ns, n);
+            news =
+                vfile_teach(vf, t->scan, n->ino == name_inode(n->path, n->id) ? 0 : n->ino) || news;
+            vfile_put(vf);
+        }
+    return news;
 }
 
 int nodes_lookup(struct nodes *ns, uint64_t parent, const char *name, struct node **out)

@@ -61,12 +61,16 @@ static struct handle *handle_of(const struct fuse_file_info *fi)
 
 static enum vfile_text text_of(enum node_kind k)
 {
-    return k == NODE_TOKENIZER ? VFILE_TOKENIZER : k == NODE_CONFIG ? VFILE_CONFIG : VFILE_EXTENTS;
+    return k == NODE_TOKENIZER ? VFILE_TOKENIZER
+           : k == NODE_CONFIG  ? VFILE_CONFIG
+           : k == NODE_CRC32   ? VFILE_CRC32
+                               : VFILE_EXTENTS;
 }
 
 static bool is_text(const struct node *n)
 {
-    return n->kind == NODE_TOKENIZER || n->kind == NODE_CONFIG || n->kind == NODE_EXTENTS;
+    return n->kind == NODE_TOKENIZER || n->kind == NODE_CONFIG || n->kind == NODE_EXTENTS ||
+           n->kind == NODE_CRC32;
 }
 
 static int item_get(struct fs *fs, struct node *n, struct vcache_item **out, struct err *e)
@@ -155,12 +159,15 @@ static int find_child(struct fs *fs, fuse_ino_t parent, const char *name, struct
         if (nodes_lookup(fs->nodes, parent, name, n) < 0)
             return err_set(e, -ENOENT, "no such name");
         int rc = full_stat(fs, *n, st, e);
-        if (rc != -ESTALE || ms >= RESCAN_WAIT_MS)
+        if (rc != -ENODATA && (rc != -ESTALE || ms >= RESCAN_WAIT_MS))
             return rc;
-        if (ms == 0)
-            watch_kick(fs->watch);
         nodes_forget(fs->nodes, (*n)->ino, 1);
         nodes_put(fs->nodes, *n);
+        *n = NULL;
+        if (rc == -ENODATA) /* a text that there is not yet */
+            return -ENOENT;
+        if (ms == 0)
+            watch_kick(fs->watch);
         nanosleep(&(struct timespec){.tv_nsec = LOOKUP_POLL_MS * 1000000L}, NULL);
     }
 }

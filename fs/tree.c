@@ -169,6 +169,7 @@ static void add_siblings(struct builder *b, const struct store_entry *en, const 
         tree_add(b, dir, "config.json", &w);
 }
 
+/* What is too long for an attribute, whole. */
 static void add_extents(struct builder *b, const struct store_entry *en, struct wish w)
 {
     static const char top[] = TREE_CTL_DIR "/extents";
@@ -184,15 +185,21 @@ static void add_extents(struct builder *b, const struct store_entry *en, struct 
     w.mode |= S_IFREG;
     w.size = NODE_SIZE_UNKNOWN;
     tree_add(b, dir, name, &w);
+    if (b->store->opt.view != STORE_VIEW_APR || b->store->opt.vapr.footer != VAPR_FOOTER_CRC)
+        return;
+    w.kind = NODE_CRC32;
+    w.hidden = true; /* it is not there until somebody read the footer */
+    snprintf(name, sizeof name, "%s.crc32", en->stem);
+    tree_add(b, dir, name, &w);
 }
 
 /* The living file of that generation, counted, or NULL. */
 static struct vfile *living_vfile(struct builder *b, enum node_kind kind, const char *path,
-                                  const uint8_t gen[32])
+                                  const uint8_t gen[32], uint64_t had_ino)
 {
-    struct wish w = {.kind = kind, .id = gen};
+    struct wish w = {.kind = kind, .id = gen, .ino = had_ino};
     struct vfile *vf = NULL;
-    uint64_t ino = name_inode(path, gen);
+    uint64_t ino = wish_ino(&w, path);
     struct node *n;
     pthread_mutex_lock(&b->ns->mu);
     while ((n = nodes_find_locked(b->ns, ino)) && !node_is(n, path, &w))
@@ -227,7 +234,7 @@ static void add_part(struct builder *b, const struct store_entry *en, int i, con
     char path[MAX_PATH + 300];
     snprintf(path, sizeof path, "%s/%s", dir, name);
     vfile_part_generation(gen, b->store, en, i);
-    struct vfile *vf = living_vfile(b, NODE_GGUF, path, gen);
+    struct vfile *vf = living_vfile(b, NODE_GGUF, path, gen, 0);
     size_t entry = (size_t)(en - b->store->entry);
     if (vf)
         vfile_rebind(vf, b->scan, b->which, entry);
@@ -268,7 +275,7 @@ static void add_model(struct builder *b, size_t i, bool first)
     snprintf(name, sizeof name, "%s%s", en->stem, store_suffix(&b->store->opt));
     snprintf(path, sizeof path, "%s/%s", dir, name);
     vfile_generation(gen, b->store, en);
-    struct vfile *vf = living_vfile(b, NODE_APR, path, gen);
+    struct vfile *vf = living_vfile(b, NODE_APR, path, gen, en->learnt->ino);
     if (vf)
         vfile_rebind(vf, b->scan, b->which, i);
     else if (ask_writers(b, en) < 0)
@@ -284,6 +291,7 @@ static void add_model(struct builder *b, size_t i, bool first)
     add_dirs(b, "", dir);
     struct wish file = w;
     file.mode |= S_IFREG;
+    file.ino = en->learnt->ino;
     tree_add(b, dir, name, &file);
     if (b->store->opt.view == STORE_VIEW_APR) {
         add_ggufs(b, en, dir, w);

@@ -5,14 +5,14 @@
  *                      /<Stem>.tokenizer.json   virtual, where the tokenizer can be written
  *                      /tokenizer.json, config.json
  *                      /mmproj-<name>.gguf      the same of a projector
- *   .aprfs/             version index.json problems.txt stats.txt status.txt metrics, extents/<path>.tsv;
- *                       found by lookup, not listed
+ *   .aprfs/             version index.json problems.txt stats.txt status.txt metrics, extents/<path>.tsv
+ *                       (footer=crc: <path>.crc32 too); found by lookup, not listed
  *
  * Nodes outlive trees: the kernel and open handles count on them by number. struct nodes is the
  * table of all that live, in the current tree or only used; two trees that show the same thing at
  * the same path share its node. A node's number is 63 bits of SHA-256 over path and identity (the
  * generation for a .apr, the content for siblings), or, where another live node has that number,
- * the next free one; the root's is 1. */
+ * the next free one, which the index remembers (tree_learn); the root's is 1. */
 #ifndef APRFS_FS_TREE_H
 #define APRFS_FS_TREE_H
 
@@ -38,6 +38,7 @@ enum node_kind {
     NODE_TOKENIZER,
     NODE_CONFIG,
     NODE_EXTENTS,
+    NODE_CRC32, /* -ENOENT until its checksums are known */
     NODE_CTL,
 };
 
@@ -52,7 +53,8 @@ enum node_ctl {
 };
 
 struct node {
-    uint64_t ino, parent;
+    uint64_t ino;
+    atomic_uint_least64_t parent; /* 0 until it has a directory */
     enum node_kind kind;
     enum node_ctl ctl;
     char *path; /* below the mount; "" is the root */
@@ -147,6 +149,10 @@ void node_stat(const struct node *n, struct stat *st);
  * (name NULL). a may be NULL. Returns the number of names. */
 size_t tree_diff(const struct tree *a, const struct tree *b,
                  void (*changed)(void *ctx, uint64_t dir, const char *name), void *ctx);
+
+/* What serving t taught about its models goes into the entries of its scan, for the next one. Only by who
+ * scans. True: something new, worth to be kept on disk. */
+bool tree_learn(struct nodes *ns, struct tree *t);
 
 /* All open .apr files' vfiles are asked to look at their sources. */
 void nodes_check_open(struct nodes *ns);

@@ -51,6 +51,7 @@ struct wish {
     enum node_kind kind;
     enum node_ctl ctl;
     const uint8_t *id;
+    uint64_t ino;     /* the number it had; 0: by path and id */
     struct vfile *vf; /* shared by the nodes of one model */
     const char *target;
     mode_t mode;
@@ -61,6 +62,8 @@ struct wish {
     bool hidden;
 };
 
+/* The number to begin the search for a free one with. */
+uint64_t wish_ino(const struct wish *w, const char *path);
 /* Does n show what w wishes for at that path? */
 bool node_is(const struct node *n, const char *path, const struct wish *w);
 void node_renew(struct node *n, const struct wish *w);

@@ -18,6 +18,11 @@ bool node_is(const struct node *n, const char *path, const struct wish *w)
            (!node_is_file(n) || !vfile_stale(n->vf));
 }
 
+uint64_t wish_ino(const struct wish *w, const char *path)
+{
+    return w->ino ? w->ino : name_inode(path, w->id);
+}
+
 void node_renew(struct node *n, const struct wish *w)
 {
     atomic_store(&n->mode, w->mode);
@@ -50,7 +55,7 @@ static struct node *node_new(const char *path, const struct wish *w)
 /* The node for a wish: the living one that shows the same, else a new one. Counted once. */
 static struct node *node_for(struct builder *b, const char *path, const struct wish *w)
 {
-    uint64_t ino = name_inode(path, w->id);
+    uint64_t ino = wish_ino(w, path);
     struct node *fresh = NULL;
     pthread_mutex_lock(&b->ns->mu);
     struct node *n;
@@ -146,8 +151,7 @@ static int make_dir(struct builder *b, struct node *node, size_t lo, size_t hi)
             nodes_put(b->ns, n);
             continue;
         }
-        if (n->parent != node->ino)
-            n->parent = node->ino; /* only ever a new node: nobody reads it yet */
+        atomic_store(&n->parent, node->ino);
         d->entry[d->n++] =
             (struct tree_entry){.name = last_part(n->path), .node = n, .hidden = it->hidden};
         int64_t m = atomic_load(&n->mtime_ns);

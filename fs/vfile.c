@@ -92,6 +92,17 @@ void vfile_place(uint8_t id[32], const uint8_t gen[32], const struct store_entry
     EVP_MD_CTX_free(c);
 }
 
+/* What an earlier mount computed. Without memory for it, it is computed again. */
+static void take_sums(struct vfile *vf, const struct store_learnt *l)
+{
+    vf->crc = l->n_crc ? malloc(l->n_crc * sizeof *vf->crc) : NULL;
+    if (!vf->crc)
+        return;
+    memcpy(vf->crc, l->crc, l->n_crc * sizeof *vf->crc);
+    vf->n_crc = l->n_crc;
+    vf->crc_state = CRC_KNOWN;
+}
+
 int vfile_new(struct vfile **out, struct vfile_env *env, struct scan *s, size_t store, size_t entry,
               struct err *e)
 {
@@ -103,6 +114,7 @@ int vfile_new(struct vfile **out, struct vfile_env *env, struct scan *s, size_t 
     atomic_init(&vf->refs, 1);
     vf->env = env;
     vf->size = en->size;
+    vf->head_len = en->head_len;
     vf->only = -1;
     vfile_generation(vf->gen, st, en);
     memcpy(vf->sibling, en->sibling_sha256, sizeof vf->sibling);
@@ -111,6 +123,7 @@ int vfile_new(struct vfile **out, struct vfile_env *env, struct scan *s, size_t 
     vf->scan = scan_get(s);
     vf->store = store;
     vf->entry = entry;
+    take_sums(vf, en->learnt);
     *out = vf;
     return 0;
 }
@@ -154,6 +167,7 @@ void vfile_put(struct vfile *vf)
         return;
     scan_put(vf->scan);
     free(vf->seg);
+    free(vf->crc);
     pthread_cond_destroy(&vf->opened);
     pthread_mutex_destroy(&vf->mu);
     free(vf);
@@ -241,13 +255,19 @@ static void went_stale(void *ctx, const char *why)
         vf->env->stale(vf->env->ctx, vf, why);
 }
 
+void vfile_doubt(struct vfile *vf, const char *why)
+{
+    atomic_store(&vf->doubt, true); /* before anybody is told to scan */
+    went_stale(vf, why);
+}
+
 /* --- plans -------------------------------------------------------------------------------- */
 
 static pthread_mutex_t gate_mu = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t gate_free = PTHREAD_COND_INITIALIZER;
 static int gate_used;
 
-static void gate_enter(void)
+void vfile_gate_enter(void)
 {
     pthread_mutex_lock(&gate_mu);
     while (gate_used == N_PLANS_AT_ONCE)
@@ -256,7 +276,7 @@ static void gate_enter(void)
     pthread_mutex_unlock(&gate_mu);
 }
 
-static void gate_leave(void)
+void vfile_gate_leave(void)
 {
     malloc_trim(0); /* what a plan took goes back to the system, not into the arena */
     pthread_mutex_lock(&gate_mu);
@@ -265,18 +285,32 @@ static void gate_leave(void)
     pthread_mutex_unlock(&gate_mu);
 }
 
+/* The same bytes and the same options make the same plan: if not, what was recorded of them is wrong,
+ * and so is what stat() said. */
+static int check_plan(struct vfile *vf, const struct vplan *p, struct err *e)
+{
+    uint64_t head = store_head_len(p);
+    if (p->size == vf->size && (!vf->head_len || head == vf->head_len))
+        return 0;
+    err_set(e, -EIO,
+            "planned again it has %" PRIu64 " bytes, %" PRIu64
+            " of them its head; recorded were %" PRIu64 " and %" PRIu64,
+            p->size, head, vf->size, vf->head_len);
+    vfile_doubt(vf, e->msg);
+    return -EIO;
+}
+
 /* A plan made from the path as it is now, which must be this generation. */
 static int plan_open(struct vfile *vf, struct store_plan **out, struct err *e)
 {
     const struct store *st;
     const struct store_entry *en;
     struct scan *s = vfile_entry(vf, &st, &en);
-    int rc = store_plan_open(out, st, en, e);
-    if (rc == 0 && (*out)->plan->size != vf->size) {
-        rc = err_set(e, -EIO, "%s: planned again it has %" PRIu64 " bytes, had %" PRIu64, en->stem,
-                     (*out)->plan->size, vf->size);
+    struct store_entry unsized = *en;
+    unsized.size = 0; /* compared here, where it has consequences */
+    int rc = store_plan_open(out, st, &unsized, e);
+    if (rc == 0 && (rc = check_plan(vf, (*out)->plan, e)) < 0)
         store_plan_close(*out);
-    }
     scan_put(s);
     return rc;
 }
@@ -284,10 +318,7 @@ static int plan_open(struct vfile *vf, struct store_plan **out, struct err *e)
 /* All VSEG_MEM bytes in order. */
 static int gather_mem(const struct vplan *v, uint8_t **p, size_t *len, struct err *e)
 {
-    uint64_t n = 0;
-    for (size_t i = 0; i < v->n_seg; i++)
-        if (v->seg[i].kind == VSEG_MEM)
-            n += v->seg[i].len;
+    uint64_t n = store_head_len(v);
     uint8_t *b = malloc(n ? n : 1);
     if (!b)
         return err_set(e, -ENOMEM, "no memory for a head of %" PRIu64 " bytes", n);
@@ -335,6 +366,8 @@ static int check_head(struct vfile *vf, const uint8_t *p, size_t len, struct err
     if (same)
         memcpy(vf->head_sha, sha, sizeof sha);
     pthread_mutex_unlock(&vf->mu);
+    if (!same)
+        vfile_doubt(vf, "its head was built again and differs");
     return same ? 0 : err_set(e, -EIO, "the head was built again and differs");
 }
 
@@ -369,6 +402,9 @@ static int text_from_plan(const struct text_job *j, const struct store_plan *pla
         rc = text ? 0 : err_set(e, -ENOMEM, "no memory for a word");
         *len = text ? strlen(text) : 0;
         break;
+    case VFILE_CRC32:
+        rc = vfile_crc_text(vf, plan, &text, len, e);
+        break;
     case VFILE_TOKENIZER:
         rc = sibling_tokenizer(plan->gguf, &text, len, e);
         break;
@@ -390,13 +426,13 @@ static int text_build(void *ctx, uint8_t **p, size_t *len, struct err *e)
     if (vfile_stale(j->vf))
         return err_set(e, -ESTALE, "its source changed");
     struct store_plan *plan;
-    gate_enter();
+    vfile_gate_enter();
     int rc = plan_open(j->vf, &plan, e);
     if (rc == 0) {
         rc = text_from_plan(j, plan, p, len, e);
         store_plan_close(plan);
     }
-    gate_leave();
+    vfile_gate_leave();
     return rc;
 }
 
@@ -420,6 +456,8 @@ static int text_get(struct vfile *vf, enum vfile_text which, const struct store_
 
 int vfile_text(struct vfile *vf, enum vfile_text which, struct vcache_item **out, struct err *e)
 {
+    if (which == VFILE_CRC32 && !vfile_crc_known(vf)) /* says so without a plan */
+        return err_set(e, -ENODATA, "the checksums were not computed yet");
     return text_get(vf, which, NULL, out, e);
 }
 
@@ -447,7 +485,7 @@ static void let_go(struct vfile *vf)
 static int open_planned(struct vfile *vf, struct err *e)
 {
     struct store_plan *plan;
-    gate_enter();
+    vfile_gate_enter();
     int rc = plan_open(vf, &plan, e);
     if (rc == 0) {
         rc = take_segments(vf, plan->plan, e);
@@ -459,7 +497,7 @@ static int open_planned(struct vfile *vf, struct err *e)
         plan->n_part = 0;
         store_plan_close(plan);
     }
-    gate_leave();
+    vfile_gate_leave();
     return rc;
 }
 

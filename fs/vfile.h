@@ -37,6 +37,8 @@ struct vfile_env {
     bool lease;
     /* A generation went stale: called once, from any thread, with no lock held. */
     void (*stale)(void *ctx, struct vfile *vf, const char *why);
+    /* There is something for vfile_teach() to tell: from any thread, with no lock held; may be NULL. */
+    void (*learnt)(void *ctx);
     void *ctx;
     atomic_uint_least64_t n_open, conv_bytes, file_bytes, mem_bytes;
 };
@@ -110,7 +112,15 @@ enum vfile_text {
     VFILE_LAYOUT,
     VFILE_TOKENIZER,
     VFILE_CONFIG,
+    VFILE_CRC32, /* "XXXXXXXX NAME" per tensor in index order; -ENODATA until vfile_crc_known() */
 };
+
+/* Were the checksums computed, now or by an earlier mount? That is when the footer is first read. */
+bool vfile_crc_known(struct vfile *vf);
+
+/* Tells the entry of s that it stands for (if it stands for one of s) what was learnt: checksums, doubt,
+ * and ino, the number of its node (struct store_learnt). Only by who scans. True: something new. */
+bool vfile_teach(struct vfile *vf, struct scan *s, uint64_t ino);
 
 /* A text made from the file, from the cache or built now; vcache_put(env->texts) ends the use. */
 int vfile_text(struct vfile *vf, enum vfile_text which, struct vcache_item **out, struct err *e);

@@ -1,8 +1,6 @@
 /* The bytes of an open file: read into a buffer, or as pieces of mappings to send. See vfile.h. */
 #include "fs/vfile_internal.h"
 
-#include "format/bytes.h"
-#include "format/crc32.h"
 #include "fs/compat.h"
 
 #include <errno.h>
@@ -13,7 +11,6 @@
 
 #define UNIT_BYTES    ((uint64_t)1 << 20) /* of converted output, rounded to blocks */
 #define MAX_SEG_UNITS 40                  /* bits of a unit number below the segment's */
-#define CRC_PIECE     ((size_t)1 << 20)
 
 /* --- reading ------------------------------------------------------------------------------ */
 
@@ -97,8 +94,6 @@ static int read_conv(struct vfile *vf, const struct vseg *s, uint8_t *dst, uint6
     return 0;
 }
 
-static int read_footer(struct vfile *vf, uint8_t *dst, uint64_t at, size_t len, struct err *e);
-
 static int read_seg(struct vfile *vf, const struct vseg *s, uint8_t *dst, uint64_t at, size_t len,
                     struct err *e)
 {
@@ -115,62 +110,24 @@ static int read_seg(struct vfile *vf, const struct vseg *s, uint8_t *dst, uint64
     case VSEG_CONV:
         return read_conv(vf, s, dst, at, len, e);
     case VSEG_CRC:
-        return read_footer(vf, dst, at, len, e);
+        return vfile_read_footer(vf, dst, at, len, e);
     }
     return err_set(e, -EIO, "segment of kind %d", (int)s->kind);
 }
 
-/* The CRC-32 of all bytes before the footer. A generation that ends meanwhile ends it. */
-static int crc_compute(struct vfile *vf, uint32_t *crc, struct err *e)
+int vfile_read_range(struct vfile *vf, void *dst, uint64_t off, size_t len, struct err *e)
 {
-    uint8_t *buf = malloc(CRC_PIECE);
-    int rc = buf ? 0 : err_set(e, -ENOMEM, "no memory for a checksum");
-    *crc = 0;
-    for (size_t i = 0; i < vf->n_seg && rc == 0; i++) {
-        const struct vseg *s = &vf->seg[i];
-        if (s->kind == VSEG_CRC)
-            continue;
-        if (s->kind == VSEG_ZERO) {
-            *crc = crc32_zeros(*crc, s->len);
-            continue;
-        }
-        for (uint64_t at = 0; at < s->len && rc == 0; at += CRC_PIECE) {
-            size_t n = s->len - at < CRC_PIECE ? (size_t)(s->len - at) : CRC_PIECE;
-            rc = vfile_stale(vf) ? err_set(e, -EIO, "its source changed")
-                                 : read_seg(vf, s, buf, at, n, e);
-            if (rc == 0)
-                *crc = crc32_update(*crc, buf, n);
-        }
-    }
-    free(buf);
-    return rc;
-}
-
-/* The footer depends on every byte before it: whoever reads it first computes it, others wait. It is
- * kept only if the generation was certain to the end. */
-static int read_footer(struct vfile *vf, uint8_t *dst, uint64_t at, size_t len, struct err *e)
-{
+    uint8_t *d = dst;
     int rc = 0;
-    pthread_mutex_lock(&vf->mu);
-    while (vf->crc_state == CRC_COMPUTING)
-        pthread_cond_wait(&vf->opened, &vf->mu);
-    if (vf->crc_state == CRC_UNKNOWN) {
-        uint32_t crc;
-        vf->crc_state = CRC_COMPUTING;
-        pthread_mutex_unlock(&vf->mu);
-        rc = crc_compute(vf, &crc, e);
-        if (rc == 0)
-            rc = pinned_check(vf->pins, e);
-        pthread_mutex_lock(&vf->mu);
-        vf->crc = crc;
-        vf->crc_state = rc == 0 ? CRC_KNOWN : CRC_UNKNOWN;
-        pthread_cond_broadcast(&vf->opened);
+    for (size_t i = len ? vseg_find(vf->seg, vf->n_seg, off) : 0; len > 0 && rc == 0; i++) {
+        const struct vseg *s = &vf->seg[i];
+        uint64_t at = off - s->off;
+        size_t n = s->len - at < len ? (size_t)(s->len - at) : len;
+        rc = read_seg(vf, s, d, at, n, e);
+        d += n;
+        off += n;
+        len -= n;
     }
-    uint8_t footer[4];
-    store_u32(footer, vf->crc);
-    pthread_mutex_unlock(&vf->mu);
-    if (rc == 0)
-        memcpy(dst, footer + at, len);
     return rc;
 }
 
@@ -181,17 +138,7 @@ int vfile_read(struct vfile *vf, void *dst, uint64_t off, size_t len, size_t *go
     if (rc < 0)
         return rc;
     size_t want = off >= vf->size ? 0 : vf->size - off < len ? vf->size - off : len;
-    uint8_t *d = dst;
-    for (size_t i = want ? vseg_find(vf->seg, vf->n_seg, off) : 0, left = want; left > 0 && rc == 0;
-         i++) {
-        const struct vseg *s = &vf->seg[i];
-        uint64_t at = off - s->off;
-        size_t n = s->len - at < left ? s->len - at : left;
-        rc = read_seg(vf, s, d, at, n, e);
-        d += n;
-        off += n;
-        left -= n;
-    }
+    rc = vfile_read_range(vf, dst, off, want, e);
     struct err late;
     int rc2 = pinned_leave(vf->pins, &late);
     if (rc == 0 && rc2 < 0)

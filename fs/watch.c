@@ -51,7 +51,7 @@ struct watch {
     /* Shared. */
     pthread_mutex_t mu;
     pthread_cond_t scanned;
-    bool stop, disarmed, kicked;
+    bool stop, disarmed, kicked, learnt;
     uint64_t n_begun, n_done; /* scans */
     uint64_t last_scan_at_ms;
     uint64_t *stale; /* inodes whose pages are to go */
@@ -265,6 +265,8 @@ static int scan_once(struct watch *w, bool first, struct err *e)
     const struct store_set *prev = cur ? cur->scan->set : NULL;
     struct store_set *known = first ? index_read(fs->index, &fs->sources, &fs->opt.store) : NULL;
     bool again = false;
+    if (cur)
+        tree_learn(fs->nodes, cur); /* the next scan takes over what this one's entries say */
     int rc = make_tree(fs, first ? known : prev, &next, e);
     store_set_free(known);
     bool changed = rc == 0 && (first || !store_set_equal(next->scan->set, prev));
@@ -410,10 +412,24 @@ static int sooner(int a, int b)
     return a < 0 || (b >= 0 && b < a) ? b : a;
 }
 
-static void save_index(struct watch *w)
+static void save_index(struct watch *w, bool last)
 {
     struct tree *t = nodes_tree(w->fs->nodes);
-    index_write(w->fs->index, t->scan->set);
+    if (tree_learn(w->fs->nodes, t))
+        index_touch(w->fs->index);
+    index_write(w->fs->index, t->scan->set, last);
+    tree_put(w->fs->nodes, t);
+}
+
+static void learn(struct watch *w)
+{
+    pthread_mutex_lock(&w->mu);
+    bool learnt = w->learnt;
+    w->learnt = false;
+    pthread_mutex_unlock(&w->mu);
+    struct tree *t = learnt ? nodes_tree(w->fs->nodes) : NULL;
+    if (t && tree_learn(w->fs->nodes, t))
+        index_touch(w->fs->index);
     tree_put(w->fs->nodes, t);
 }
 
@@ -431,16 +447,17 @@ static void *watch_main(void *ctx)
         bool stop = w->stop;
         pthread_mutex_unlock(&w->mu);
         if (stop) {
-            save_index(w);
+            save_index(w, true);
             return NULL;
         }
         drop_stale_pages(w);
+        learn(w);
         if (w->ino_fd >= 0 && p[1].revents)
             read_events(w);
         if (due_in(w) == 0)
             scan_again(w);
         else if (index_due_in(w->fs->index) == 0)
-            save_index(w);
+            save_index(w, false);
     }
 }
 
@@ -457,6 +474,14 @@ void watch_kick(struct watch *w)
 {
     pthread_mutex_lock(&w->mu);
     w->kicked = true;
+    pthread_mutex_unlock(&w->mu);
+    wake(w);
+}
+
+void watch_learnt(struct watch *w)
+{
+    pthread_mutex_lock(&w->mu);
+    w->learnt = true;
     pthread_mutex_unlock(&w->mu);
     wake(w);
 }

@@ -32,6 +32,9 @@ void watch_kick(struct watch *w);                /* scan now */
 void watch_touch(struct watch *w);               /* a name was asked for: scan if the TTL is over */
 void watch_stale(struct watch *w, uint64_t ino); /* its cached pages are to go; and scan */
 
+/* Something was learnt that tree_learn() passes on, and that the index shall keep. */
+void watch_learnt(struct watch *w);
+
 /* Starts a scan and waits until one that began after this call has been swapped in, or ms are over;
  * false: it took longer. */
 bool watch_rescan(struct watch *w, unsigned ms);

@@ -137,7 +137,151 @@ t_hostile() {
     fi
 }
 
+# The sums of every tensor and of the file, by zlib over the bytes that the mount shows.
+sums() { # APR: lines "XXXXXXXX NAME", in the index's order; then "XXXXXXXX" of all before the footer
+    "$APRTOOL" tensors --json "$1" >"$T/tensors"
+    python3 - "$1" "$T/tensors" <<'PY'
+import json, sys, zlib
+b = open(sys.argv[1], "rb").read()
+for t in json.load(open(sys.argv[2]))["tensors"]:
+    print("%08x %s" % (zlib.crc32(b[t["offset"]:t["offset"] + t["size"]]), t["name"]))
+print("%08x" % zlib.crc32(b[:-4]))
+assert zlib.crc32(b[:-4]) == int.from_bytes(b[-4:], "little")
+PY
+}
+
+# Computed once, remembered over a restart, told by an attribute and, whatever its length, by a file.
+t_checksums() {
+    small_store "$T/store"
+    find "$T/store" -name '*.gguf' -not -name 'tied-qwen2*' -not -path '*/sharded/*' -delete
+    start m "$T/store" -o "index=$T/idx,footer=crc"
+    local f list n=0
+    find "$M" -name '*.apr' >"$T/models"
+    while IFS= read -r f; do
+        list="$M/.aprfs/extents/${f#"$M"/}"
+        list=${list%.apr}.crc32
+        ! xattr "$f" crc32 2>"$T/said" || fail "$f: checksums that nobody computed"
+        grep -q 'No data available' "$T/said"
+        [ ! -e "$list" ] || fail "$list is there already"
+        ! getfattr -d "$f" | grep -q crc32
+        tail -c 4 "$f" >/dev/null
+        sums "$f" >"$T/sums.$n"
+        xattr "$f" crc32 >"$T/attr.$n"
+        cmp "$T/attr.$n" <(head -c -1 <(head -n -1 "$T/sums.$n"))
+        until_true 30 test -e "$list" # a name that was not there is asked again after 1 s
+        cmp "$list" <(head -n -1 "$T/sums.$n")
+        getfattr -d "$f" | grep -q 'user.aprfs.crc32='
+        n=$((n + 1))
+    done <"$T/models"
+    [ $n = 2 ] || fail "$n models"
+    ! find "$M/.aprfs/extents" -name '*.crc32' | grep . || fail "listed, though it need not be there"
+    stop
+    start m "$T/store" -o "index=$T/idx,footer=crc"
+    [ "$(parsed)" = 0 ]
+    n=0
+    while IFS= read -r f; do
+        xattr "$f" crc32 | cmp - "$T/attr.$n"
+        [ "$(tail -c 4 "$f" | od -An -tx4 --endian=little | tr -d ' ')" = "$(tail -n 1 "$T/sums.$n")" ]
+        n=$((n + 1))
+    done <"$T/models"
+    # Of 8 MiB, a page at the end and the head were read: no checksum was computed.
+    [ "$(stat_of "$M" file_bytes)" -lt 300000 ] || fail "$(stat_of "$M" file_bytes) bytes of sources read"
+    stop
+    start m "$T/store" -o "index=$T/idx2"
+    ! xattr "$f" crc32 2>/dev/null || fail "checksums without a footer"
+    stop
+}
+
+# forge IDX OFFSET DELTA: adds to the u64 at that byte of the first record, with a right checksum over it
+# (format/store_index.h: records begin at 64; size at 48, head_len at 128 of a record).
+forge() {
+    python3 - "$@" <<'PY'
+import struct, sys, zlib
+p, at, delta = sys.argv[1], 64 + int(sys.argv[2]), int(sys.argv[3])
+b = bytearray(open(p, "rb").read())
+struct.pack_into("<Q", b, at, struct.unpack_from("<Q", b, at)[0] + delta)
+struct.pack_into("<I", b, 28, zlib.crc32(b[32:]))
+open(p, "r+b").write(b)
+PY
+}
+
+# A record that the head built again contradicts: EIO, then another node with the truth, and the record
+# is made anew.
+t_wrong() {
+    big_store "$T/store/a/one.gguf" 1 1
+    start m "$T/store" -o "index=$T/idx"
+    local f=$M/local/a/one.apr idx size was ino at
+    size=$(stat -c %s "$f")
+    ino=$(stat -c %i "$f")
+    witness "$f" "$T/w.apr"
+    stop
+    idx=$(echo "$T/idx"/*.idx)
+    for at in 48 128; do
+        forge "$idx" $at 64
+        start m "$T/store" -o "index=$T/idx"
+        [ "$(parsed)" = 0 ] || fail "byte $at: not believed at first"
+        [ "$(stat -c %s "$f")" = $((size + (at == 48 ? 64 : 0))) ]
+        [ "$(stat -c %i "$f")" = "$ino" ]
+        ! cat "$f" >"$T/got" 2>"$T/said" || fail "byte $at: a wrong record was read by"
+        grep -q 'Input/output error' "$T/said"
+        right() { cmp "$f" "$T/w.apr"; }
+        until_true 30 right || fail "byte $at: not read again"
+        was=$(stat -c %i "$f")
+        [ "$was" != "$ino" ] || fail "byte $at: the same number for another size"
+        grep -q 'planned again it has .* recorded were' "$T/m.daemon"
+        stop
+        start m "$T/store" -o "index=$T/idx"
+        [ "$(parsed)" = 0 ] || fail "byte $at: not made anew"
+        cmp "$f" "$T/w.apr"
+        [ "$(stat -c %i "$f")" = "$was" ] || fail "byte $at: number $(stat -c %i "$f") after a restart, was $was"
+        stop
+        ino=$was
+    done
+}
+
+# A source whose index cannot be written is no reason for the others'; status.txt says what is going on.
+t_each_by_itself() {
+    big_store "$T/one/a/one.gguf" 1 1
+    big_store "$T/two/a/two.gguf" 1 2
+    local one
+    one=$(printf %s "$(realpath "$T/one")" | sha256sum | head -c 16).idx
+    mkdir -p "$T/idx/$one.new" # in the way of the temporary name
+    chmod 700 "$T/idx"
+    start m "" -o "index=$T/idx" "$T/one" "$T/two"
+    [ "$(parsed)" = 2 ]
+    until_true 30 grep -q 'index: .*, 0 records known at the start, written 1 times, not the last: .*one\|^index: .*File exists' "$M/.aprfs/status.txt" ||
+        fail "$(grep '^index' "$M/.aprfs/status.txt")"
+    stop
+    [ "$(files "$T/idx")" = 1 ] || fail "$(ls "$T/idx")"
+    [ "$(grep -c 'index: .*File exists; the next start may parse again' "$T/m.daemon")" = 1 ]
+    rmdir "$T/idx/$one.new"
+    start m "" -o "index=$T/idx" "$T/one" "$T/two"
+    [ "$(parsed)" = 1 ] || fail "$(parsed) headers parsed"
+    until_true 30 grep -qx "index: $T/idx, 1 records known at the start, written 1 times, now 2 records" "$M/.aprfs/status.txt" ||
+        fail "$(grep '^index' "$M/.aprfs/status.txt")"
+    stop
+    start m "" -o "index=none" "$T/one" "$T/two"
+    grep -qx 'index: none' "$M/.aprfs/status.txt"
+    stop
+    # Another mount is writing when this one ends: it waits for that.
+    rm "$T/idx"/*
+    start m "" -o "index=$T/idx" "$T/one" "$T/two"
+    until_true 30 grep -q 'written 1 times' "$M/.aprfs/status.txt"
+    rm "$T/idx"/*
+    big_store "$T/one/a/three.gguf" 1 3
+    until_true 30 test -e "$M/one/local/a/three.apr"
+    flock "$T/idx" sleep 0.3 &
+    until_true 30 held "$T/idx"
+    stop
+    wait $!
+    [ "$(files "$T/idx")" = 2 ] || fail "not written at the end: $(ls "$T/idx")"
+}
+held() { ! flock -n "$1" true; }
+
 run index_restart_parses_nothing_and_keeps_inodes t_restart
+run index_remembers_checksums t_checksums
+run index_record_that_is_wrong_is_eio_and_goes t_wrong
+run index_of_each_source_by_itself t_each_by_itself
 run index_changed_files_are_parsed_and_written_soon t_changed
 run index_that_is_damaged_is_made_anew t_broken
 run index_that_others_may_write_is_not_used t_hostile

@@ -18,6 +18,7 @@ static void check(const struct store *s)
         const struct store_entry *en = &s->entry[i];
         if (en->n_part < 1 || en->part[en->n_part - 1].path[0] != '/' || en->rc > 0 ||
             !name_part_ok(en->wish, strlen(en->wish)) || !en->called || !en->tokenizer_why ||
+            !en->learnt || !en->learnt->crc != !en->learnt->n_crc || en->head_len > en->size ||
             (en->n_alias && !en->alias[en->n_alias - 1]))
             abort();
     }
@@ -75,11 +76,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     memcpy(p, data, size);
     memcpy(p, head, 24);
     uint64_t rec = load_u32(p + 24) % 8, part = load_u32(p + 32) % 16; /* small, so that they fit */
-    uint64_t used = 64 + 128 * rec + 48 * part;
+    uint64_t sum = load_u32(p + 48) % 32, used = 64 + 152 * rec + 48 * part + 4 * sum;
     store_u32(p + 24, (uint32_t)rec);
     store_u32(p + 32, (uint32_t)part);
     store_u32(p + 36, used < size ? (uint32_t)(size - used) : 0);
-    memset(p + 48, 0, 16);
+    store_u32(p + 48, (uint32_t)sum);
+    memset(p + 52, 0, 12);
     store_u32(p + 28, crc32_update(0, p + 32, size - 32));
     try_bytes(p, size);
     free(p);

@@ -6,6 +6,7 @@
 #include "tests/support.h"
 
 #include <errno.h>
+#include <openssl/sha.h>
 
 static const struct store_options planned = {.kind = STORE_AUTO, .plan = true};
 enum { NOW = 1700000000 }; /* any second */
@@ -90,6 +91,12 @@ static void assert_entry_equal(const struct store_entry *a, const struct store_e
     assert_int_equal(a->n_ctx_train, b->n_ctx_train);
     assert_int_equal(a->src_size, b->src_size);
     assert_int_equal(a->size, b->size);
+    assert_int_equal(a->head_len, b->head_len);
+    assert_int_equal(a->learnt->ino, b->learnt->ino);
+    assert_int_equal(a->learnt->n_crc, b->learnt->n_crc);
+    if (a->learnt->n_crc)
+        assert_memory_equal(a->learnt->crc, b->learnt->crc, a->learnt->n_crc * sizeof(uint32_t));
+    assert_false(b->learnt->doubt);
     assert_memory_equal(a->head_sha256, b->head_sha256, NAME_ID_SIZE);
     assert_memory_equal(a->sibling_sha256, b->sibling_sha256, NAME_ID_SIZE);
     assert_int_equal(a->n_part, b->n_part);
@@ -99,7 +106,8 @@ static void assert_entry_equal(const struct store_entry *a, const struct store_e
 
 /* The struct as this test knows it: another size means a field that nobody compares. */
 _Static_assert(sizeof(struct store_part) == 120, "struct store_part: compare the new field too");
-_Static_assert(sizeof(struct store_entry) == 248, "struct store_entry: compare the new field too");
+_Static_assert(sizeof(struct store_entry) == 264, "struct store_entry: compare the new field too");
+_Static_assert(sizeof(struct store_learnt) == 32, "struct store_learnt: compare the new field too");
 
 static void check_round_trip(const char *root, size_t n_entry, int n_parsed)
 {
@@ -143,6 +151,71 @@ static void store_index_brings_a_hub_back(void **state)
     tree_hub_model(root, "models--org--repo", TREE_COMMIT_A, "M.gguf", 1); /* one blob, merged */
     tree_hub_ref(root, "models--org--repo", "main", TREE_COMMIT_A);
     check_round_trip(root, 1, 2);
+    free(root);
+}
+
+/* What a mount learnt goes with the record, also through a scan that does not parse; a record in doubt
+ * is not kept, and its file is parsed. */
+static void store_index_keeps_what_was_learnt(void **state)
+{
+    (void)state;
+    char *root = mixed_root();
+    struct store *s = scan(root, NULL);
+    static const uint32_t crc[] = {0xcafe, 0, UINT32_MAX};
+    for (size_t i = 0; i < s->n_entry; i += 2) {
+        assert_int_equal(store_learnt_set_crc(s->entry[i].learnt, crc, 1 + i % 3), 0);
+        s->entry[i].learnt->ino = INT64_MAX - i;
+    }
+    size_t n;
+    uint8_t *p = write_index(&n, s, NULL, NOW), *guarded = guard_new(p, n);
+    struct store_index ix = read_index(guarded, n, s);
+    struct store *again = scan(root, ix.store);
+    assert_int_equal(again->n_parsed, 0);
+    for (size_t i = 0; i < s->n_entry; i++) {
+        assert_entry_equal(&s->entry[i], &ix.store->entry[i]);
+        assert_entry_equal(&s->entry[i], &again->entry[i]);
+    }
+    again->entry[0].learnt->doubt = true;
+    size_t n_less;
+    uint8_t *less = write_index(&n_less, again, &ix, NOW);
+    struct store_index rest = read_index(less, n_less, s);
+    assert_int_equal(rest.store->n_entry, s->n_entry - 1);
+    struct store *third = scan(root, again);
+    assert_int_equal(third->n_parsed, 1);
+    assert_int_equal(third->entry[0].learnt->n_crc, 0);
+    assert_false(third->entry[0].learnt->doubt);
+    store_free(third);
+    store_index_release(&rest);
+    free(less);
+    store_free(again);
+    store_index_release(&ix);
+    guard_free(guarded, n);
+    free(p);
+    store_free(s);
+    free(root);
+}
+
+/* The same header makes another .gguf with another builder: its number is in the digest, the first 8
+ * bytes of the SHA-256 of all options as u32 (store_index.c's list, in words of its own here). */
+static void store_index_is_of_one_builder(void **state)
+{
+    (void)state;
+    char *root = temp_dir();
+    tree_model(root, "a/one.gguf", 1);
+    struct store *s = scan(root, NULL);
+    const uint32_t word[] = {
+        STORE_AUTO,       STORE_VIEW_APR,        STORE_RESOLVE_ANY, 1, 0, 0, VAPR_ENGINE,
+        VAPR_FOOTER_NONE, VAPR_VALUES_REFERENCE, VGGUF_BUILDER};
+    uint8_t in[sizeof word], md[32];
+    for (size_t i = 0; i < sizeof word / sizeof *word; i++)
+        store_u32(in + 4 * i, word[i]);
+    SHA256(in, sizeof in, md);
+    size_t n;
+    uint8_t *p = write_index(&n, s, NULL, NOW);
+    assert_memory_equal(p + 16, md, 8);
+    assert_int_equal(load_u32(p + 12), VAPR_BUILDER);
+    free(p);
+    store_free(s);
     free(root);
 }
 
@@ -267,7 +340,7 @@ static void store_index_refuses_what_only_its_checksum_makes_right(void **state)
     assert_int_equal(s->n_entry, 1);
     size_t n;
     uint8_t *p = write_index(&n, s, NULL, NOW);
-    const size_t rec = 64, part = rec + 128, text = part + 48;
+    const size_t rec = 64, part = rec + 152, text = part + 48;
     const size_t pub = text + strlen(s->root) + 1, last = n - 1;
     const struct {
         const char *name;
@@ -279,7 +352,13 @@ static void store_index_refuses_what_only_its_checksum_makes_right(void **state)
         {"as many records as fit", 24, UINT32_MAX, "its counts make"},
         {"more parts", 32, UINT32_MAX, "its counts make"},
         {"fewer texts", 36, 1, "its counts make"},
+        {"more checksums", 48, 1, "its counts make"},
         {"reserved bytes", 60, 1, "not zero"},
+        {"a head longer than its file", rec + 132, 1, "longer than its file"},
+        {"the number of the root", rec + 136, 1, "no node has"},
+        {"a number past what a node can have", rec + 140, 0x80000000, "no node has"},
+        {"checksums that are not there", rec + 144, 1, "more checksums"},
+        {"reserved bytes of a record", rec + 148, 1, "not zero"},
         {"record without parts", rec, 0, "no parts"},
         {"record with others' parts", rec, 2, "more than the file has"},
         {"parts without end", rec, UINT32_MAX, "more than the file has"},
@@ -357,6 +436,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(store_index_brings_every_field_back),
         cmocka_unit_test(store_index_brings_a_hub_back),
+        cmocka_unit_test(store_index_keeps_what_was_learnt),
+        cmocka_unit_test(store_index_is_of_one_builder),
         cmocka_unit_test(store_index_of_an_empty_store_is_no_error),
         cmocka_unit_test(store_index_believes_no_changed_file),
         cmocka_unit_test(store_index_keeps_what_is_gone_for_thirty_days),

@@ -85,7 +85,8 @@ static struct node *walk(struct world *w, const char *path)
 
 static void show_dir(struct world *w, struct tree *t, uint64_t ino, char *out, size_t size)
 {
-    static const char *const kind[] = {"dir", "apr", "file", "link", "text", "text", "text", "ctl"};
+    static const char *const kind[] = {"dir",  "apr",  "file", "link", "text",
+                                       "text", "text", "text", "ctl"};
     const struct tree_dir *d = tree_find_dir(t, ino);
     assert_non_null(d);
     for (size_t i = 0; i < d->n; i++) {
@@ -402,6 +403,52 @@ static void tree_gives_a_stale_file_another_number(void **state)
         skip_because("no leases here");
 }
 
+/* The number that a collision led to stays the file's, when what was in the way is gone and over a
+ * restart: it is part of what is learnt. */
+static void tree_keeps_the_number_after_a_collision(void **state)
+{
+    (void)state;
+    struct world *w = world_new();
+    tree_model(w->root, "one.gguf", 1);
+    rescan_and_forget(w);
+    struct node *n = walk(w, "local/one/one.apr");
+    uint64_t hashed = n->ino;
+    assert_int_equal(hashed, name_inode(n->path, n->id));
+    struct tree *t = nodes_tree(w->ns);
+    assert_false(tree_learn(w->ns, t)); /* nothing yet */
+    tree_put(w->ns, t);
+    /* Another live node has the number. */
+    n->id[0] ^= 1;
+    rescan_and_forget(w);
+    struct node *next = walk(w, "local/one/one.apr");
+    assert_int_equal(next->ino, hashed + 1);
+    t = nodes_tree(w->ns);
+    assert_true(tree_learn(w->ns, t));
+    assert_int_equal(t->scan->set->store[0]->entry[0].learnt->ino, hashed + 1);
+    assert_false(tree_learn(w->ns, t)); /* once */
+    nodes_forget(w->ns, hashed, 1);
+    assert_null(nodes_find(w->ns, hashed));
+    rescan_and_forget(w);
+    assert_ptr_equal(walk(w, "local/one/one.apr"), next);
+    /* The next daemon: the same scan's entries as prev, no node alive. */
+    struct world *v = world_new();
+    free(v->root);
+    v->root = strdup(w->root);
+    struct store_source src = {.path = v->root};
+    struct store_set *set;
+    struct tree *fresh;
+    struct err e = {0};
+    assert_int_equal(store_set_scan(&set, &src, 1, &v->store, t->scan->set, &e), 0);
+    struct scan *scan = scan_new(set);
+    assert_int_equal(tree_new(&fresh, v->ns, &v->env, scan, &v->opt, &e), 0);
+    scan_put(scan);
+    nodes_swap(v->ns, fresh);
+    assert_int_equal(walk(v, "local/one/one.apr")->ino, hashed + 1);
+    world_free(v);
+    tree_put(w->ns, t);
+    world_free(w);
+}
+
 int main(void)
 {
     sigset_t set;
@@ -419,6 +466,7 @@ int main(void)
         cmocka_unit_test(tree_nodes_live_as_long_as_the_kernel_counts_on_them),
         cmocka_unit_test(tree_leaves_out_what_is_being_written),
         cmocka_unit_test(tree_gives_a_stale_file_another_number),
+        cmocka_unit_test(tree_keeps_the_number_after_a_collision),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
