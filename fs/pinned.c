@@ -7,9 +7,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -19,9 +21,10 @@
 #include <unistd.h>
 
 #define DRAIN_MS 500
-/* What the kernel gives a holder by default (/proc/sys/fs/lease-break-time: 45 s), less a little: after
- * that it lets the writer in anyway. */
-#define CUT_MS 44000
+/* What the kernel gives a holder before it lets the writer in anyway: this file's seconds, or its
+ * default where that cannot be read or is 0 (for ever). */
+#define BREAK_FILE "/proc/sys/fs/lease-break-time"
+#define BREAK_S    45
 /* Page tables of a mapping take 1.75 MiB per GiB that went through it. */
 #define TRIM_BYTES (UINT64_C(8) << 30)
 /* A link count and its ctime are not read in one piece: a look between the two is repeated. */
@@ -42,6 +45,7 @@ struct pinned {
     pthread_cond_t drained;
     int n_reading; /* under mu */
     int n_sending; /* those of them that are replies from mappings; under mu */
+    bool cut;      /* the mappings are; under mu */
     atomic_uint_least64_t sent;
     atomic_bool stale;
     atomic_bool leased; /* every part is */
@@ -57,6 +61,7 @@ static pthread_mutex_t registry_mu = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t registry_idle = PTHREAD_COND_INITIALIZER;
 static struct pinned *registry;
 static atomic_uint_least64_t n_breaks;
+static atomic_uint break_s; /* 0: BREAK_FILE's */
 
 int pinned_lease_signal(void)
 {
@@ -86,6 +91,13 @@ static bool same_content(const struct pin *pin, const struct stat *st)
            (uint64_t)st->st_size == pin->id.size && ns(st->st_mtim) == pin->id.mtime_ns;
 }
 
+/* What the kernel says, whatever became of the signal that tells of a writer who waits: false from the
+ * moment he does. */
+static bool lease_stands(const struct pin *pin)
+{
+    return fcntl(pin->fd, F_GETLEASE) == F_RDLCK;
+}
+
 /* The slow half of a check: ctime moved. Under p->mu. 0: accepted and recorded. */
 static int explain_ctime(struct pin *pin)
 {
@@ -95,7 +107,7 @@ static int explain_ctime(struct pin *pin)
             return -EIO;
         if (ns(st.st_ctim) == atomic_load(&pin->ctime_ns))
             return 0;
-        if (pin->leased || st.st_nlink != pin->nlink) {
+        if ((pin->leased && lease_stands(pin)) || st.st_nlink != pin->nlink) {
             pin->nlink = st.st_nlink;
             atomic_store(&pin->ctime_ns, ns(st.st_ctim));
             return 0;
@@ -176,10 +188,12 @@ int pinned_enter_sent(struct pinned *p, struct err *e)
         return pinned_stale(p) ? pinned_check(p, e) : 0;
     /* A break that came before we were counted has marked it stale by now; one that comes later waits
      * for us. */
-    int rc = pinned_check(p, e);
-    if (rc < 0)
+    int rc = pinned_check(p, e) < 0 ? -EIO : 1;
+    for (int i = 0; rc == 1 && i < p->n; i++)
+        rc = lease_stands(&p->pin[i]); /* else he waits already: copy and compare */
+    if (rc <= 0)
         pinned_leave_sent(p, 0);
-    return rc < 0 ? rc : 1;
+    return rc;
 }
 
 void pinned_leave_sent(struct pinned *p, uint64_t n)
@@ -205,7 +219,7 @@ const uint8_t *pinned_map(struct pinned *p, int part)
         return m;
     pthread_mutex_lock(&p->mu);
     m = atomic_load(&pin->map);
-    if (!m && pin->id.size > 0) {
+    if (!m && pin->id.size > 0 && !p->cut) {
         m = mmap(NULL, pin->id.size, PROT_READ, MAP_SHARED, pin->fd, 0);
         m = m == MAP_FAILED ? NULL : m;
         atomic_store(&pin->map, m);
@@ -345,7 +359,6 @@ int pinned_new(struct pinned **out, struct source *const *part, int n, bool leas
         all = all && p->pin[i].leased;
         pthread_mutex_unlock(&p->mu);
         if (rc < 0) {
-            p->hook = NULL;
             pinned_free(p);
             return rc;
         }
@@ -370,7 +383,7 @@ void pinned_free(struct pinned *p)
     free(p);
 }
 
-static struct timespec after_ms(long ms)
+static struct timespec after_ms(unsigned ms)
 {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
@@ -381,9 +394,10 @@ static struct timespec after_ms(long ms)
     return t;
 }
 
-/* Nothing can be read through the mappings any more: replies under way get EFAULT. */
+/* Nothing can be read through the mappings any more: replies under way get EFAULT. Under mu. */
 static void cut_maps(struct pinned *p)
 {
+    p->cut = true;
     for (int i = 0; i < p->n; i++) {
         uint8_t *m = atomic_load(&p->pin[i].map);
         if (m)
@@ -391,23 +405,42 @@ static void cut_maps(struct pinned *p)
     }
 }
 
-/* Lets the writers of p's files go, once the reads in flight are through. */
-static void release_leases(struct pinned *p)
+void pinned_set_break_time(unsigned seconds)
 {
-    mark_stale(p, "a writer opened or truncated the file");
-    struct timespec until = after_ms(DRAIN_MS);
-    pthread_mutex_lock(&p->mu);
-    while (p->n_reading > 0)
+    atomic_store(&break_s, seconds);
+}
+
+static unsigned break_ms(void)
+{
+    unsigned s = atomic_load(&break_s);
+    FILE *f = s ? NULL : fopen(BREAK_FILE, "re");
+    if (f) {
+        if (fscanf(f, "%u", &s) != 1)
+            s = 0;
+        fclose(f);
+    }
+    return (s > 0 && s < UINT_MAX / 1000 ? s : BREAK_S) * 1000;
+}
+
+/* Until *n is 0, at most ms long. Under mu. */
+static void drain(struct pinned *p, const int *n, unsigned ms)
+{
+    struct timespec until = after_ms(ms);
+    while (*n > 0)
         if (pthread_cond_timedwait(&p->drained, &p->mu, &until) == ETIMEDOUT)
             break;
+}
+
+/* Lets the writers of p's files go, once the reads in flight are through; before the kernel does. */
+static void release_leases(struct pinned *p)
+{
+    unsigned all = break_ms(), rest = all / 4 < DRAIN_MS ? all / 4 : DRAIN_MS;
+    mark_stale(p, "a writer opened or truncated the file");
+    pthread_mutex_lock(&p->mu);
+    drain(p, &p->n_reading, rest);
     if (p->n_sending > 0) {
-        pthread_mutex_unlock(&p->mu);
         cut_maps(p);
-        until = after_ms(CUT_MS);
-        pthread_mutex_lock(&p->mu);
-        while (p->n_sending > 0)
-            if (pthread_cond_timedwait(&p->drained, &p->mu, &until) == ETIMEDOUT)
-                break;
+        drain(p, &p->n_sending, all - 3 * rest);
     }
     for (int i = 0; i < p->n; i++)
         lease_drop(&p->pin[i]);

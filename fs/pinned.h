@@ -45,12 +45,13 @@ int pinned_leave(struct pinned *p, struct err *e);
  * could be checked, so only a lease will do. With one on every part no writer gets in before
  * pinned_leave_sent: a break marks the set stale, waits for these replies as for all reads, and, if
  * one lasts longer (a slow disk), takes the mapping from under it, so that it ends with EFAULT at
- * the next page and not with other bytes; only then is the writer let in. 1; 0: no lease stands, use
- * pinned_enter and copy; -EIO: stale. n: bytes sent. */
+ * the next page and not with other bytes; only then is the writer let in. 1; 0: no lease stands, or a
+ * writer waits already, use pinned_enter and copy; -EIO: stale. n: bytes sent; each 8 GiB of them, the
+ * mappings' page tables are given back. */
 int pinned_enter_sent(struct pinned *p, struct err *e);
 void pinned_leave_sent(struct pinned *p, uint64_t n);
 /* A part's bytes as the kernel sees them, made at the first call, gone with the set; NULL: none to be
- * had. Not to be read here: a truncated file is SIGBUS in user space, EFAULT in the kernel. */
+ * had (any more). Not to be read here: a truncated file is SIGBUS in user space, EFAULT in the kernel. */
 const uint8_t *pinned_map(struct pinned *p, int part);
 
 /* Looks at every part now: the watch saw something happen. */
@@ -67,10 +68,12 @@ bool pinned_has_writer(int fd);
 /* Lease breaks. The signal pinned_lease_signal() and SIGIO are to be blocked in every thread and
  * read through a signalfd; each goes to pinned_lease_broken with ssi_fd (SIGIO, which says that
  * the queue overflowed: with -1, which looks at every lease). It marks the set stale, waits at most
- * 500 ms for the reads in flight (for replies from mappings until they have ended, see above), and lets
- * the writer go. */
+ * 500 ms for the reads in flight (for replies from mappings until they have ended, see above, or the
+ * kernel is about to let the writer in by itself: /proc/sys/fs/lease-break-time), and lets the writer
+ * go. */
 int pinned_lease_signal(void);
 void pinned_lease_broken(int fd);
 uint64_t pinned_n_breaks(void);
+void pinned_set_break_time(unsigned seconds); /* for tests: instead of that file's */
 
 #endif

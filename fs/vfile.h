@@ -90,9 +90,10 @@ void vfile_close(struct vfile *vf);
 int vfile_read(struct vfile *vf, void *dst, uint64_t off, size_t len, size_t *got, struct err *e);
 
 /* The same range as pieces for one reply, FILE ranges as addresses of mappings (pinned.h), the head
- * where it lies; scratch (of len bytes at least) takes what is in no memory. 1: *n pieces of *got bytes in
- * all; vfile_sent ends that once the reply is out, and the file may be closed meanwhile. 0: not to be
- * had that way (no lease, converted bytes, too many pieces): vfile_read. Else as vfile_read. */
+ * where it lies; scratch (of len bytes at least) takes what is in no memory, and, where these would be more
+ * than max pieces, the short ones of them. 1: *n pieces of *got bytes in all; vfile_sent ends that once the
+ * reply is out, and the file may be closed meanwhile. 0: not to be had that way (no lease, converted
+ * bytes): vfile_read. Else as vfile_read. */
 int vfile_send(struct vfile *vf, uint64_t off, size_t len, struct iovec *iov, int max, int *n,
                size_t *got, void *scratch, struct err *e);
 void vfile_sent(struct vfile *vf, size_t got);

@@ -70,7 +70,7 @@ static int cuts_read(struct cuts *c, struct vfile *vf, struct err *e)
             uint64_t left = c->at[i + 1] - at;
             size_t n = left < CRC_PIECE ? (size_t)left : CRC_PIECE;
             rc = vfile_stale(vf) ? err_set(e, -EIO, "its source changed")
-                                 : vfile_read_range(vf, buf, at, n, e);
+                                 : vfile_read_range(vf, buf, at, n, false, e);
             if (rc == 0)
                 c->crc[i] = crc32_update(c->crc[i], buf, n);
         }
@@ -92,7 +92,7 @@ static uint32_t cuts_crc(const struct cuts *c, uint64_t from, uint64_t to)
 
 static int head_read(void *ctx, void *dst, uint64_t off, size_t len, struct err *e)
 {
-    return vfile_read_range(ctx, dst, off, len, e);
+    return vfile_read_range(ctx, dst, off, len, false, e);
 }
 
 /* The footer's, then every tensor's: *sum, malloc'ed. The tensors are asked of the file itself, since

@@ -58,8 +58,10 @@ void vfile_doubt(struct vfile *vf, const char *why);
 void vfile_gate_enter(void);
 void vfile_gate_leave(void);
 
-/* Of an open file, between pinned_enter and pinned_leave; off + len <= size. */
-int vfile_read_range(struct vfile *vf, void *dst, uint64_t off, size_t len, struct err *e);
+/* Of an open file, between pinned_enter and pinned_leave; off + len <= size. whole: what is around it is not
+ * asked for as well. */
+int vfile_read_range(struct vfile *vf, void *dst, uint64_t off, size_t len, bool whole,
+                     struct err *e);
 /* The same of the 4 bytes of a footer. */
 int vfile_read_footer(struct vfile *vf, uint8_t *dst, uint64_t at, size_t len, struct err *e);
 int vfile_crc_text(struct vfile *vf, const struct store_plan *plan, char **out, size_t *len,

@@ -1,5 +1,6 @@
 /* Files by their plan: every read equals vapr_read's bytes, whatever offset and length; a source that
  * changes is an error; texts are made once. */
+#include "fs/pinned.h"
 #include "tests/vfile_rig.h"
 
 #include "format/quant.h"
@@ -11,6 +12,7 @@
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 static void on_stale(void *ctx, struct vfile *vf, const char *why)
@@ -122,6 +124,81 @@ static void vfile_reads_equal_the_plan(void **state)
         free(buf);
         rig_free(r);
     }
+}
+
+/* Bytes [off, off+n) of the file have a piece that is no file's, head's or zero. */
+static bool has_made_bytes(const struct rig *r, uint64_t off, size_t n)
+{
+    for (size_t i = 0; i < vapr_n_seg(r->plan->vapr); i++) {
+        const struct vseg *s = vapr_seg(r->plan->vapr, i);
+        if ((s->kind == VSEG_CONV || s->kind == VSEG_CRC) && s->off < off + n &&
+            off < s->off + s->len)
+            return true;
+    }
+    return false;
+}
+
+/* The same bytes as pieces of a reply, of max at most; file is what the kernel copies them to. */
+static void check_sent(struct rig *r, const uint8_t *want, uint64_t size, uint64_t off, size_t len,
+                       int max, int file, uint8_t *buf)
+{
+    static struct iovec iov[1023];
+    struct err e = {0};
+    int n = 0;
+    size_t got = 0, sum = 0, expect = size - off < len ? size - off : len;
+    int rc = vfile_send(r->vf, off, len, iov, max, &n, &got, buf, &e);
+    if (rc < 0)
+        fail_msg("%llu+%zu: %s", (unsigned long long)off, len, e.msg);
+    if (rc == 0 && has_made_bytes(r, off, expect))
+        return;
+    if (rc == 0)
+        fail_msg("%llu+%zu in %d pieces: not to be had", (unsigned long long)off, len, max);
+    assert_in_range(n, 1, max);
+    assert_int_equal(got, expect);
+    assert_int_equal(lseek(file, 0, SEEK_SET), 0);
+    for (int i = 0; i < n; i++) {
+        assert_true(iov[i].iov_len > 0);
+        assert_int_equal(write(file, iov[i].iov_base, iov[i].iov_len), iov[i].iov_len);
+        sum += iov[i].iov_len;
+    }
+    vfile_sent(r->vf, got);
+    assert_int_equal(sum, expect);
+    uint8_t *sent = malloc(expect);
+    assert_int_equal(pread(file, sent, expect, 0), expect);
+    assert_memory_equal(sent, want + off, expect);
+    free(sent);
+}
+
+static void vfile_sends_what_it_reads(void **state)
+{
+    (void)state;
+    static const int max[] = {1023, 3, 4, 9, 64};
+    struct rng rng;
+    int file = memfd_create("sent", MFD_CLOEXEC);
+    rng_init(&rng, test_seed());
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        struct rig *r = rig_new(model(files[i].arch, files[i].type, files[i].n_vocab),
+                                files[i].n_shard, files[i].profile);
+        struct err e = {0};
+        uint64_t size;
+        uint8_t *want = expected(r, &size), *buf = malloc((1 << 20) + 16);
+        r->env.lease = true;
+        assert_int_equal(vfile_open(r->vf, &e), 0);
+        if (!pinned_leased(vfile_pins(r->vf)))
+            skip_because("no leases on the file system of %s", r->root);
+        for (size_t m = 0; m < sizeof max / sizeof *max; m++)
+            for (uint64_t off = 0; off < size; off += 1 << 20)
+                check_sent(r, want, size, off, 1 << 20, max[m], file, buf);
+        for (int k = 0; k < 200; k++)
+            check_sent(r, want, size, rng_below(&rng, size), 1 + rng_below(&rng, 1 << 20),
+                       max[rng_below(&rng, sizeof max / sizeof *max)], file, buf);
+        vfile_close(r->vf);
+        assert_int_equal(atomic_load(&r->env.n_open), 0);
+        free(want);
+        free(buf);
+        rig_free(r);
+    }
+    close(file);
 }
 
 struct reader {
@@ -399,6 +476,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(vfile_reads_equal_the_plan),
+        cmocka_unit_test(vfile_sends_what_it_reads),
         cmocka_unit_test(vfile_reads_from_many_threads),
         cmocka_unit_test(vfile_changed_source_is_an_error_for_ever),
         cmocka_unit_test(vfile_change_in_the_middle_of_a_read_is_an_error),
