@@ -55,10 +55,10 @@ static void put_u(struct json_out *o, const char *key, uint64_t v)
     json_put_u64(o, v);
 }
 
-static void put_f(struct json_out *o, const char *key, float v)
+void sibling_put_real(struct json_out *o, const char *key, double v, bool f32)
 {
     json_key(o, key);
-    json_put_f32(o, v);
+    f32 ? json_put_f32(o, (float)v) : json_put_f64(o, v);
     /* "30" is an integer to readers that check types: say "30.0". */
     size_t i = o->len;
     while (i > 0 && ((o->p[i - 1] >= '0' && o->p[i - 1] <= '9') || o->p[i - 1] == '-'))
@@ -76,6 +76,11 @@ static void put_f(struct json_out *o, const char *key, float v)
     }
     memcpy(o->p + o->len, ".0", 2);
     o->len += 2;
+}
+
+static void put_f(struct json_out *o, const char *key, float v)
+{
+    sibling_put_real(o, key, v, true);
 }
 
 static void put_b(struct json_out *o, const char *key, bool v)
@@ -271,21 +276,29 @@ static bool digest_keys(EVP_MD_CTX *md, const struct gguf *g, const struct gguf_
     return ok;
 }
 
-int sibling_digest(const struct gguf *g, enum arch_values values, uint8_t digest[32], struct err *e)
+int sibling_digest(const struct gguf *g, enum arch_values values, const char *params,
+                   uint8_t digest[32], struct err *e)
 {
-    char *config;
-    size_t len;
+    char *config, *generation = NULL;
+    size_t len, generation_len = 0;
     int rc = sibling_config(g, values, &config, &len, e);
     if (rc < 0)
         return rc;
+    rc = sibling_generation(g, values, params, &generation, &generation_len, e);
+    if (rc == -ENOMEM) {
+        free(config);
+        return rc;
+    }
     const struct gguf_key **key = calloc(gguf_n_key(g) + 1, sizeof *key);
     EVP_MD_CTX *md = EVP_MD_CTX_new();
     bool ok = key && md && EVP_DigestInit_ex(md, EVP_sha256(), NULL) &&
               EVP_DigestUpdate(md, config, len) && digest_keys(md, g, key) &&
               EVP_DigestUpdate(md, "phi3", sibling_is_phi3(g) ? 4 : 0) &&
+              EVP_DigestUpdate(md, generation ? generation : "", generation_len) &&
               EVP_DigestFinal_ex(md, digest, NULL);
     EVP_MD_CTX_free(md);
     free(key);
+    free(generation);
     free(config);
     return ok ? 0 : err_set(e, -ENOMEM, "no memory for a digest");
 }

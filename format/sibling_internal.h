@@ -1,10 +1,11 @@
-/* Between the parts of tokenizer.json: sibling_tokenizer.c reads a GGUF's vocabulary and writes the
- * text, sibling_spm.c finds the merges that SentencePiece's scores stand for. */
+/* Between the parts of the siblings. tokenizer.json: sibling_tokenizer.c reads a GGUF's vocabulary and
+ * writes the text, sibling_spm.c finds the merges that SentencePiece's scores stand for. */
 #ifndef APRFS_FORMAT_SIBLING_INTERNAL_H
 #define APRFS_FORMAT_SIBLING_INTERNAL_H
 
 #include "format/err.h"
 #include "format/gguf.h"
+#include "format/json.h"
 #include "format/pretok.h"
 
 #include <stdbool.h>
@@ -40,6 +41,9 @@ struct bpe {
     bool space_prefix; /* spm: a blank before each text between special tokens */
     uint64_t bos, eos;
 };
+
+/* A member that readers which check types take for a float: "30.0", never "30". f32: the digits of one. */
+void sibling_put_real(struct json_out *o, const char *key, double v, bool f32);
 
 /* The token of that text, or -1; where free_at is given, also where it would go. */
 int64_t sibling_find_text(const struct bpe *b, struct gguf_str s, size_t *free_at);

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <openssl/evp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -89,6 +90,7 @@ void store_entry_release(struct store_entry *en)
     free(en->arch);
     free(en->quant);
     free(en->tokenizer_why);
+    free(en->generation_why);
     if (en->learnt)
         free(en->learnt->crc);
     free(en->learnt);
@@ -193,6 +195,7 @@ static int copy_facts(struct store_entry *en, const struct store_entry *from)
     memcpy(en->head_sha256, from->head_sha256, sizeof en->head_sha256);
     memcpy(en->sibling_sha256, from->sibling_sha256, sizeof en->sibling_sha256);
     en->tokenizer_rc = from->tokenizer_rc;
+    en->generation_rc = from->generation_rc;
     en->size = from->size;
     en->head_len = from->head_len;
     const struct store_learnt *l = from->learnt;
@@ -201,23 +204,31 @@ static int copy_facts(struct store_entry *en, const struct store_entry *from)
         return -ENOMEM;
     if (copy_str(&en->wish, from->wish) || copy_str(&en->why, from->why) ||
         copy_str(&en->warning, from->warning) || copy_str(&en->arch, from->arch) ||
-        copy_str(&en->quant, from->quant) || copy_str(&en->tokenizer_why, from->tokenizer_why))
+        copy_str(&en->quant, from->quant) || copy_str(&en->tokenizer_why, from->tokenizer_why) ||
+        copy_str(&en->generation_why, from->generation_why))
         return -ENOMEM;
     return 0;
 }
 
 /* ---- entries ---- */
 
-/* What c tells name_stem(), and what a file may be taken for. */
+/* All of c that decides facts: what it tells name_stem(), what a file may be taken for, and the digest
+ * of what the store sets besides. NULL: no memory. */
 static char *called_text(const struct store_cand *c)
 {
     const char *slash = strrchr(c->dir, '/');
-    char *s;
-    return asprintf(&s, "%s/%s/%s/%d", c->file ? c->file : "",
+    char *s, params[NAME_HEX] = "";
+    uint8_t id[NAME_ID_SIZE];
+    if (c->params && *c->params) {
+        if (!EVP_Digest(c->params, strlen(c->params), id, NULL, EVP_sha256(), NULL))
+            return NULL;
+        name_hex(params, id);
+    }
+    return asprintf(&s, "%s/%s/%s/%d/%s", c->file ? c->file : "",
                     c->model ? c->model
                     : slash  ? slash + 1
                              : c->dir,
-                    c->tag ? c->tag : "", (int)c->role_hint) < 0
+                    c->tag ? c->tag : "", (int)c->role_hint, params) < 0
                ? NULL
                : s;
 }
@@ -274,7 +285,8 @@ static int entry_init(struct store_entry *en, struct store_cand *c, char *called
     if ((!en->revision && copy_str(&en->revision, "")) ||
         (!en->params && copy_str(&en->params, "")))
         return -ENOMEM;
-    char **text[] = {&en->why, &en->warning, &en->arch, &en->quant, &en->tokenizer_why};
+    char **text[] = {&en->why,   &en->warning,       &en->arch,
+                     &en->quant, &en->tokenizer_why, &en->generation_why};
     for (size_t i = 0; i < sizeof text / sizeof *text; i++)
         if (copy_str(text[i], ""))
             return -ENOMEM;
@@ -447,6 +459,8 @@ static int add_problems(struct store *s, struct store_build *b)
             rc = store_problem_add(b, 0, en->order, dir, en->warning);
         if (rc == 0 && shown(en) && en->role == STORE_MODEL && en->tokenizer_rc < 0)
             rc = store_problem_add(b, en->tokenizer_rc, en->order, dir, en->tokenizer_why);
+        if (rc == 0 && shown(en) && *en->generation_why)
+            rc = store_problem_add(b, en->generation_rc, en->order, dir, en->generation_why);
         if (rc < 0)
             return rc;
     }
@@ -670,9 +684,10 @@ static bool equal_entry(const struct store_entry *a, const struct store_entry *b
 {
     if (a->role != b->role || a->rc != b->rc || a->n_part != b->n_part || a->size != b->size ||
         a->n_alias != b->n_alias || a->tokenizer_rc != b->tokenizer_rc ||
-        strcmp(a->publisher, b->publisher) || strcmp(a->model, b->model) ||
-        strcmp(a->stem, b->stem) || strcmp(a->why, b->why) || strcmp(a->revision, b->revision) ||
-        strcmp(a->params, b->params) || memcmp(a->head_sha256, b->head_sha256, NAME_ID_SIZE) ||
+        a->generation_rc != b->generation_rc || strcmp(a->publisher, b->publisher) ||
+        strcmp(a->model, b->model) || strcmp(a->stem, b->stem) || strcmp(a->why, b->why) ||
+        strcmp(a->revision, b->revision) || strcmp(a->params, b->params) ||
+        memcmp(a->head_sha256, b->head_sha256, NAME_ID_SIZE) ||
         memcmp(a->sibling_sha256, b->sibling_sha256, NAME_ID_SIZE))
         return false;
     for (size_t i = 0; i < a->n_alias; i++)

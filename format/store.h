@@ -117,9 +117,11 @@ struct store_entry {
     uint8_t head_sha256[NAME_ID_SIZE]; /* identity: SHA-256 over, per part, u64 LE file size, u64 LE
                                         * head length, head bytes. Says that two heads (so plans and
                                         * siblings) are equal, not that the weights are. */
-    uint8_t sibling_sha256[NAME_ID_SIZE]; /* equal: tokenizer.json and config.json are equal too */
+    uint8_t sibling_sha256[NAME_ID_SIZE]; /* equal: the siblings' texts are equal too */
     int tokenizer_rc;                     /* 0: sibling_tokenizer() will write one; else why not */
     char *tokenizer_why;
+    int generation_rc; /* the same of sibling_generation(); -ENODATA with "": nothing is said */
+    char *generation_why;
 
     /* Bytes of the .apr: exact, final; 0 unless options.plan, role STORE_MODEL and rc 0. */
     uint64_t size;

@@ -33,6 +33,13 @@ static int refuse(struct store_entry *en, int rc, const char *why)
     return en->why ? 0 : -ENOMEM;
 }
 
+static int set_text(char **dst, const char *text)
+{
+    free(*dst);
+    *dst = strdup(text);
+    return *dst ? 0 : -ENOMEM;
+}
+
 static char *key_text(const struct gguf *g, const char *name)
 {
     struct gguf_str s = {"", 0};
@@ -231,16 +238,16 @@ static int model_facts(struct store *s, struct store_entry *en, const struct ggu
     struct err why = {0};
     enum arch_values values =
         s->opt.vapr.values == VAPR_VALUES_COMPAT ? ARCH_VALUES_COMPAT : ARCH_VALUES_REFERENCE;
-    int rc = sibling_digest(g, values, en->sibling_sha256, &why);
+    int rc = sibling_digest(g, values, en->params, en->sibling_sha256, &why);
     if (rc < 0)
         return rc == -ENOMEM ? rc : refuse(en, rc, why.msg);
     en->tokenizer_rc = sibling_has_tokenizer(g, &why);
-    if (en->tokenizer_rc < 0) {
-        free(en->tokenizer_why);
-        en->tokenizer_why = strdup(why.msg);
-        if (!en->tokenizer_why)
-            return -ENOMEM;
-    }
+    if (en->tokenizer_rc < 0 && set_text(&en->tokenizer_why, why.msg) < 0)
+        return -ENOMEM;
+    en->generation_rc = sibling_has_generation(g, en->params, &why);
+    if (en->generation_rc < 0 && en->generation_rc != -ENODATA &&
+        set_text(&en->generation_why, why.msg) < 0)
+        return -ENOMEM;
     if (s->opt.plan) {
         struct vapr *v = NULL;
         rc = vapr_new(&v, g, &s->opt.vapr, &why);
@@ -375,15 +382,13 @@ static bool were_replaced(struct store *s, struct store_entry *en)
 
 static int forget_facts(struct store_entry *en)
 {
-    char **text[] = {&en->why, &en->warning, &en->arch, &en->quant, &en->tokenizer_why};
-    for (size_t i = 0; i < sizeof text / sizeof *text; i++) {
-        free(*text[i]);
-        *text[i] = strdup("");
-        if (!*text[i])
+    char **text[] = {&en->why,   &en->warning,       &en->arch,
+                     &en->quant, &en->tokenizer_why, &en->generation_why};
+    for (size_t i = 0; i < sizeof text / sizeof *text; i++)
+        if (set_text(text[i], "") < 0)
             return -ENOMEM;
-    }
     en->role = STORE_UNSUPPORTED;
-    en->rc = en->tokenizer_rc = 0;
+    en->rc = en->tokenizer_rc = en->generation_rc = 0;
     en->n_params = en->n_ctx_train = en->size = en->head_len = 0;
     return 0;
 }

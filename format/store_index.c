@@ -28,7 +28,7 @@ static const size_t text_at[] = {
     offsetof(struct store_entry, revision),      offsetof(struct store_entry, params),
     offsetof(struct store_entry, why),           offsetof(struct store_entry, warning),
     offsetof(struct store_entry, arch),          offsetof(struct store_entry, quant),
-    offsetof(struct store_entry, tokenizer_why),
+    offsetof(struct store_entry, tokenizer_why), offsetof(struct store_entry, generation_why),
 };
 #define N_TEXT (sizeof text_at / sizeof *text_at)
 
@@ -151,7 +151,7 @@ static void put_record(uint8_t *p, const struct record *r)
     store_u64(p + 128, en->head_len);
     store_u64(p + 136, en->learnt->ino);
     store_u32(p + 144, (uint32_t)en->learnt->n_crc);
-    store_u32(p + 148, 0);
+    store_u32(p + 148, (uint32_t)en->generation_rc);
 }
 
 static void put_part(uint8_t *p, const struct store_part *part)
@@ -370,7 +370,8 @@ static int check_entry(struct reader *r, const struct store_entry *en, bool plan
         return broken(r, "a number that no node has");
     if (!name_ok(en->publisher) || !name_ok(en->model) || !name_ok(en->stem) || !name_ok(en->wish))
         return broken(r, "a name that no file can have");
-    if (!sentence_ok(en->why) || !sentence_ok(en->warning) || !sentence_ok(en->tokenizer_why))
+    if (!sentence_ok(en->why) || !sentence_ok(en->warning) || !sentence_ok(en->tokenizer_why) ||
+        !sentence_ok(en->generation_why))
         return broken(r, "a reason with control bytes");
     return 0;
 }
@@ -395,10 +396,9 @@ static int read_record(struct reader *r, struct store_entry *en, int64_t *seen_s
         return err_set(r->e, -ENOMEM, "no memory for the index");
     en->learnt->ino = cursor_u64(c);
     uint32_t n_sum = cursor_u32(c);
-    if (cursor_u32(c))
-        return broken(r, "reserved bytes that are not zero");
+    en->generation_rc = (int)cursor_u32(c);
     if (!strcmp(store_kind_name((enum store_kind)kind), "auto") || role > STORE_UNSUPPORTED ||
-        !rc_ok(en->rc) || !rc_ok(en->tokenizer_rc))
+        !rc_ok(en->rc) || !rc_ok(en->tokenizer_rc) || !rc_ok(en->generation_rc))
         return broken(r, "no such layout, role or error");
     en->kind = (enum store_kind)kind;
     en->role = (enum store_role)role;

@@ -19,14 +19,14 @@
  *    16  i32 rc             20  i32 tokenizer_rc  24  u64 n_params          32  u64 n_ctx_train
  *    40  u64 src_size       48  u64 size         56  i64 seen, Unix seconds
  *    64  head_sha256        96  sibling_sha256
- *   128  u64 head_len      136  u64 ino         144  u32 checksums         148  u32 zero
+ *   128  u64 head_len      136  u64 ino         144  u32 checksums         148  i32 generation_rc
  *   parts, 48 bytes each, in the records' order
  *     0  u64 dev   8  u64 ino   16  u64 size   24  i64 mtime_ns   32  i64 ctime_ns
  *    40  u32 enum store_how    44  u32 zero
  *   checksums, u32 each, in the records' order
  *   texts, each ending with a NUL: the root; then per record publisher, model, stem, wish, order,
- *     called, revision, params, why, warning, arch, quant, tokenizer_why, its aliases, and per part
- *     path and sha256
+ *     called, revision, params, why, warning, arch, quant, tokenizer_why, generation_why, its aliases,
+ *     and per part path and sha256
  *
  * Texts have no offsets: they are taken one after the other, so that nothing can point outside or
  * make a small file large in memory. */
@@ -40,7 +40,7 @@
 #include <stdint.h>
 
 #define STORE_INDEX_SCHEMA                                                                         \
-    2 /* raised with this layout, and when the same header gives other facts */
+    3 /* raised with this layout, and when the same header gives other facts */
 #define STORE_INDEX_MAX    (64u << 20)          /* bytes */
 #define STORE_INDEX_KEEP_S (30 * 24 * 60 * 60L) /* a record that no scan has met for so long goes */
 

@@ -273,7 +273,7 @@ static int cached_text(struct fs *fs, struct vfile *vf, enum vfile_text which, c
                        size_t *len, struct err *e)
 {
     struct vcache_item *it;
-    int rc = vfile_text(vf, which, &it, e);
+    int rc = vfile_text(vf, which, NULL, &it, e);
     if (rc < 0)
         return rc;
     size_t n = vcache_item_len(it);

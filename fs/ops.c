@@ -61,22 +61,23 @@ static struct handle *handle_of(const struct fuse_file_info *fi)
 
 static enum vfile_text text_of(enum node_kind k)
 {
-    return k == NODE_TOKENIZER ? VFILE_TOKENIZER
-           : k == NODE_CONFIG  ? VFILE_CONFIG
-           : k == NODE_CRC32   ? VFILE_CRC32
-                               : VFILE_EXTENTS;
+    return k == NODE_TOKENIZER    ? VFILE_TOKENIZER
+           : k == NODE_CONFIG     ? VFILE_CONFIG
+           : k == NODE_GENERATION ? VFILE_GENERATION
+           : k == NODE_CRC32      ? VFILE_CRC32
+                                  : VFILE_EXTENTS;
 }
 
 static bool is_text(const struct node *n)
 {
-    return n->kind == NODE_TOKENIZER || n->kind == NODE_CONFIG || n->kind == NODE_EXTENTS ||
-           n->kind == NODE_CRC32;
+    return n->kind == NODE_TOKENIZER || n->kind == NODE_CONFIG || n->kind == NODE_GENERATION ||
+           n->kind == NODE_EXTENTS || n->kind == NODE_CRC32;
 }
 
 static int item_get(struct fs *fs, struct node *n, struct vcache_item **out, struct err *e)
 {
     struct vfile *vf = nodes_vfile(fs->nodes, n);
-    int rc = vfile_text(vf, text_of(n->kind), out, e);
+    int rc = vfile_text(vf, text_of(n->kind), n->id, out, e);
     vfile_put(vf);
     return rc;
 }

@@ -167,6 +167,9 @@ static void add_siblings(struct builder *b, const struct store_entry *en, const 
     w.kind = NODE_CONFIG;
     if (first)
         tree_add(b, dir, "config.json", &w);
+    w.kind = NODE_GENERATION;
+    if (en->generation_rc == 0 && first)
+        tree_add(b, dir, "generation_config.json", &w);
 }
 
 /* What is too long for an attribute, whole. */

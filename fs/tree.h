@@ -3,7 +3,7 @@
  *   [<top>/]<publisher>/<model>/<Stem>.apr      the virtual file
  *                      /<Stem>.gguf             link to the real file, or its bytes; one per shard
  *                      /<Stem>.tokenizer.json   virtual, where the tokenizer can be written
- *                      /tokenizer.json, config.json
+ *                      /tokenizer.json, config.json, generation_config.json (where it would say something)
  *                      /mmproj-<name>.gguf      the same of a projector
  *   .aprfs/             version index.json problems.txt stats.txt status.txt metrics, extents/<path>.tsv
  *                       (footer=crc: <path>.crc32 too); found by lookup, not listed
@@ -37,6 +37,7 @@ enum node_kind {
     NODE_LINK,
     NODE_TOKENIZER,
     NODE_CONFIG,
+    NODE_GENERATION,
     NODE_EXTENTS,
     NODE_CRC32, /* -ENOENT until its checksums are known */
     NODE_CTL,

@@ -117,7 +117,6 @@ int vfile_new(struct vfile **out, struct vfile_env *env, struct scan *s, size_t 
     vf->head_len = en->head_len;
     vf->only = -1;
     vfile_generation(vf->gen, st, en);
-    memcpy(vf->sibling, en->sibling_sha256, sizeof vf->sibling);
     pthread_mutex_init(&vf->mu, NULL);
     pthread_cond_init(&vf->opened, NULL);
     vf->scan = scan_get(s);
@@ -375,27 +374,28 @@ struct text_job {
     struct vfile *vf;
     enum vfile_text which;
     const struct store_plan *plan; /* NULL: to be opened */
+    /* What it stands for when the text is asked for: the text and its key are of one scan. */
+    const struct store *store;
+    const struct store_entry *en;
+    bool past; /* asked for with the identity of an earlier scan */
 };
 
 static int text_from_plan(const struct text_job *j, const struct store_plan *plan, uint8_t **p,
                           size_t *len, struct err *e)
 {
-    struct vfile *vf = j->vf;
     char *text = NULL;
     int rc = 0;
-    const struct store *st;
-    const struct store_entry *en;
-    struct scan *s = vfile_entry(vf, &st, &en);
-    enum arch_values values =
-        st->opt.vapr.values == VAPR_VALUES_COMPAT ? ARCH_VALUES_COMPAT : ARCH_VALUES_REFERENCE;
+    enum arch_values values = j->store->opt.vapr.values == VAPR_VALUES_COMPAT
+                                  ? ARCH_VALUES_COMPAT
+                                  : ARCH_VALUES_REFERENCE;
     switch (j->which) {
     case VFILE_HEAD:
         rc = gather_mem(plan->plan, p, len, e);
-        if (rc == 0 && (rc = check_head(vf, *p, *len, e)) < 0)
+        if (rc == 0 && (rc = check_head(j->vf, *p, *len, e)) < 0)
             free(*p);
-        goto out;
+        return rc;
     case VFILE_EXTENTS:
-        rc = store_text_extents(en, plan, &text, len, e);
+        rc = store_text_extents(j->en, plan, &text, len, e);
         break;
     case VFILE_LAYOUT:
         text = strdup(plan->plan->layout);
@@ -403,7 +403,7 @@ static int text_from_plan(const struct text_job *j, const struct store_plan *pla
         *len = text ? strlen(text) : 0;
         break;
     case VFILE_CRC32:
-        rc = vfile_crc_text(vf, plan, &text, len, e);
+        rc = vfile_crc_text(j->vf, plan, &text, len, e);
         break;
     case VFILE_TOKENIZER:
         rc = sibling_tokenizer(plan->gguf, &text, len, e);
@@ -411,16 +411,19 @@ static int text_from_plan(const struct text_job *j, const struct store_plan *pla
     case VFILE_CONFIG:
         rc = sibling_config(plan->gguf, values, &text, len, e);
         break;
+    case VFILE_GENERATION:
+        rc = sibling_generation(plan->gguf, values, j->en->params, &text, len, e);
+        break;
     }
     *p = (uint8_t *)text;
-out:
-    scan_put(s);
     return rc;
 }
 
 static int text_build(void *ctx, uint8_t **p, size_t *len, struct err *e)
 {
     const struct text_job *j = ctx;
+    if (j->past)
+        return err_set(e, -ESTALE, "its store says something else by now");
     if (j->plan)
         return text_from_plan(j, j->plan, p, len, e);
     if (vfile_stale(j->vf))
@@ -436,29 +439,33 @@ static int text_build(void *ctx, uint8_t **p, size_t *len, struct err *e)
     return rc;
 }
 
-static int text_get(struct vfile *vf, enum vfile_text which, const struct store_plan *plan,
-                    struct vcache_item **out, struct err *e)
+static int text_get(struct vfile *vf, enum vfile_text which, const uint8_t *id,
+                    const struct store_plan *plan, struct vcache_item **out, struct err *e)
 {
     struct text_job j = {.vf = vf, .which = which, .plan = plan};
     struct vcache_key k = {.unit = which};
-    if (which == VFILE_TOKENIZER || which == VFILE_CONFIG) {
-        memcpy(k.id, vf->sibling, sizeof k.id);
-    } else {
+    struct scan *s = vfile_entry(vf, &j.store, &j.en);
+    if (which == VFILE_TOKENIZER || which == VFILE_CONFIG || which == VFILE_GENERATION)
+        memcpy(k.id, j.en->sibling_sha256, sizeof k.id);
+    else
         /* Heads, too: who makes one may wait at the gate, so nobody inside may wait for it, and by
          * its place each file makes its own. */
-        const struct store_entry *en;
-        struct scan *s = vfile_entry(vf, NULL, &en);
-        vfile_place(k.id, vf->gen, en);
-        scan_put(s);
+        vfile_place(k.id, vf->gen, j.en);
+    if (id && memcmp(id, k.id, sizeof k.id) != 0) {
+        j.past = true;
+        memcpy(k.id, id, sizeof k.id); /* what was made before may still be there */
     }
-    return vcache_get(vf->env->texts, &k, text_build, &j, out, e);
+    int rc = vcache_get(vf->env->texts, &k, text_build, &j, out, e);
+    scan_put(s);
+    return rc;
 }
 
-int vfile_text(struct vfile *vf, enum vfile_text which, struct vcache_item **out, struct err *e)
+int vfile_text(struct vfile *vf, enum vfile_text which, const uint8_t *id, struct vcache_item **out,
+               struct err *e)
 {
     if (which == VFILE_CRC32 && !vfile_crc_known(vf)) /* says so without a plan */
         return err_set(e, -ENODATA, "the checksums were not computed yet");
-    return text_get(vf, which, NULL, out, e);
+    return text_get(vf, which, id, NULL, out, e);
 }
 
 /* --- open and close ----------------------------------------------------------------------- */
@@ -490,7 +497,7 @@ static int open_planned(struct vfile *vf, struct err *e)
     if (rc == 0) {
         rc = take_segments(vf, plan->plan, e);
         if (rc == 0)
-            rc = text_get(vf, VFILE_HEAD, plan, &vf->head, e);
+            rc = text_get(vf, VFILE_HEAD, NULL, plan, &vf->head, e);
         vf->part = plan->part;
         vf->n_part = plan->n_part;
         plan->part = NULL;
@@ -518,7 +525,7 @@ static int open_known(struct vfile *vf, struct err *e)
         vf->n_part += rc == 0;
     }
     scan_put(s);
-    return rc < 0 || vf->only >= 0 ? rc : text_get(vf, VFILE_HEAD, NULL, &vf->head, e);
+    return rc < 0 || vf->only >= 0 ? rc : text_get(vf, VFILE_HEAD, NULL, NULL, &vf->head, e);
 }
 
 /* All that reading needs. The head stays in use while the file is open (large ones in their

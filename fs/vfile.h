@@ -113,6 +113,7 @@ enum vfile_text {
     VFILE_LAYOUT,
     VFILE_TOKENIZER,
     VFILE_CONFIG,
+    VFILE_GENERATION,
     VFILE_CRC32, /* "XXXXXXXX NAME" per tensor in index order; -ENODATA until vfile_crc_known() */
 };
 
@@ -123,7 +124,11 @@ bool vfile_crc_known(struct vfile *vf);
  * and ino, the number of its node (struct store_learnt). Only by who scans. True: something new. */
 bool vfile_teach(struct vfile *vf, struct scan *s, uint64_t ino);
 
-/* A text made from the file, from the cache or built now; vcache_put(env->texts) ends the use. */
-int vfile_text(struct vfile *vf, enum vfile_text which, struct vcache_item **out, struct err *e);
+/* A text made from the file, from the cache or built now; vcache_put(env->texts) ends the use. What its
+ * store says of a file (parameters, paths) may change while its bytes do not: id is the identity that the
+ * text must have, of a sibling the entry's sibling_sha256, of the extents vfile_place(). -ESTALE: a
+ * later scan gave it another one. NULL: whatever it says now. */
+int vfile_text(struct vfile *vf, enum vfile_text which, const uint8_t *id, struct vcache_item **out,
+               struct err *e);
 
 #endif

@@ -23,7 +23,7 @@ enum crc_state {
 struct vfile {
     atomic_int refs;
     struct vfile_env *env;
-    uint8_t gen[32], sibling[32];
+    uint8_t gen[32];
     uint64_t size, head_len; /* head_len 0: not recorded */
     atomic_uint_least64_t ino;
     atomic_bool stale, doubt;

@@ -375,9 +375,9 @@ static void vfile_texts_are_made_once(void **state)
         struct vcache_item *a, *b;
         struct err e = {0};
         char head[32] = "";
-        if (vfile_text(r->vf, which[i], &a, &e) < 0)
+        if (vfile_text(r->vf, which[i], NULL, &a, &e) < 0)
             fail_msg("text %zu: %s", i, e.msg);
-        assert_int_equal(vfile_text(r->vf, which[i], &b, &e), 0);
+        assert_int_equal(vfile_text(r->vf, which[i], NULL, &b, &e), 0);
         assert_ptr_equal(a, b);
         assert_int_equal(vcache_item_read(a, head, 0, strlen(begins[i]), &e), 0);
         assert_string_equal(head, begins[i]);
@@ -463,7 +463,7 @@ static void vfile_extents_name_the_own_path(void **state)
         struct vcache_item *it;
         struct err e = {0};
         char text[4096] = "";
-        assert_int_equal(vfile_text(l.vf[i], VFILE_EXTENTS, &it, &e), 0);
+        assert_int_equal(vfile_text(l.vf[i], VFILE_EXTENTS, NULL, &it, &e), 0);
         assert_in_range(vcache_item_len(it), 1, sizeof text - 1);
         assert_int_equal(vcache_item_read(it, text, 0, vcache_item_len(it), &e), 0);
         assert_non_null(strstr(text, l.scan->set->store[0]->entry[i].part[0].path));

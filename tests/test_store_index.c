@@ -2,6 +2,7 @@
 #include "format/bytes.h"
 #include "format/crc32.h"
 #include "format/store_index.h"
+#include "tests/ollama_build.h"
 #include "tests/store_build.h"
 #include "tests/support.h"
 
@@ -80,6 +81,7 @@ static void assert_entry_equal(const struct store_entry *a, const struct store_e
     assert_string_equal(a->arch, b->arch);
     assert_string_equal(a->quant, b->quant);
     assert_string_equal(a->tokenizer_why, b->tokenizer_why);
+    assert_string_equal(a->generation_why, b->generation_why);
     assert_int_equal(a->n_alias, b->n_alias);
     for (size_t i = 0; i < a->n_alias; i++)
         assert_string_equal(a->alias[i], b->alias[i]);
@@ -87,6 +89,7 @@ static void assert_entry_equal(const struct store_entry *a, const struct store_e
     assert_int_equal(a->role, b->role);
     assert_int_equal(a->rc, b->rc);
     assert_int_equal(a->tokenizer_rc, b->tokenizer_rc);
+    assert_int_equal(a->generation_rc, b->generation_rc);
     assert_int_equal(a->n_params, b->n_params);
     assert_int_equal(a->n_ctx_train, b->n_ctx_train);
     assert_int_equal(a->src_size, b->src_size);
@@ -106,7 +109,7 @@ static void assert_entry_equal(const struct store_entry *a, const struct store_e
 
 /* The struct as this test knows it: another size means a field that nobody compares. */
 _Static_assert(sizeof(struct store_part) == 120, "struct store_part: compare the new field too");
-_Static_assert(sizeof(struct store_entry) == 264, "struct store_entry: compare the new field too");
+_Static_assert(sizeof(struct store_entry) == 280, "struct store_entry: compare the new field too");
 _Static_assert(sizeof(struct store_learnt) == 32, "struct store_learnt: compare the new field too");
 
 static void check_round_trip(const char *root, size_t n_entry, int n_parsed)
@@ -216,6 +219,24 @@ static void store_index_is_of_one_builder(void **state)
     assert_int_equal(load_u32(p + 12), VAPR_BUILDER);
     free(p);
     store_free(s);
+    free(root);
+}
+
+/* Parameters, aliases of two kinds, and a reason against generation_config.json. */
+static void store_index_brings_an_ollama_store_back(void **state)
+{
+    (void)state;
+    static const char *const params[] = {"{\"top_k\":5}", "{\"top_k\":6}", "{\"top_k\":\"7\"}"};
+    char *root = temp_dir();
+    for (int i = 0; i < 3; i++) {
+        struct ollama_build o = {.root = root};
+        char way[80];
+        ollama_model(&o, "model", 1);
+        ollama_layer(&o, "params", params[i], strlen(params[i]));
+        snprintf(way, sizeof way, "manifests/registry.ollama.ai/library/m/%d", i);
+        ollama_manifest(&o, way, NULL);
+    }
+    check_round_trip(root, 3, 3);
     free(root);
 }
 
@@ -358,7 +379,7 @@ static void store_index_refuses_what_only_its_checksum_makes_right(void **state)
         {"the number of the root", rec + 136, 1, "no node has"},
         {"a number past what a node can have", rec + 140, 0x80000000, "no node has"},
         {"checksums that are not there", rec + 144, 1, "more checksums"},
-        {"reserved bytes of a record", rec + 148, 1, "not zero"},
+        {"a reason that is no error", rec + 148, 1, "no such layout"},
         {"record without parts", rec, 0, "no parts"},
         {"record with others' parts", rec, 2, "more than the file has"},
         {"parts without end", rec, UINT32_MAX, "more than the file has"},
@@ -436,6 +457,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(store_index_brings_every_field_back),
         cmocka_unit_test(store_index_brings_a_hub_back),
+        cmocka_unit_test(store_index_brings_an_ollama_store_back),
         cmocka_unit_test(store_index_keeps_what_was_learnt),
         cmocka_unit_test(store_index_is_of_one_builder),
         cmocka_unit_test(store_index_of_an_empty_store_is_no_error),

@@ -414,6 +414,65 @@ static void store_ollama_params_have_defaults(void **state)
     free(root);
 }
 
+/* One name, its model and these parameters ("": no such layer). */
+static void with_params(const char *root, const char *way, const char *params)
+{
+    struct ollama_build o = {.root = root};
+    ollama_model(&o, "model", 1);
+    if (*params)
+        ollama_layer(&o, "params", params, strlen(params));
+    ollama_manifest(&o, way, NULL);
+}
+
+/* generation_config.json comes from the parameters, too: a scan that knows the blob already must look at
+ * them, and tags that set different ones must not share a folder. */
+static void store_ollama_params_decide_siblings(void **state)
+{
+    (void)state;
+    char *root = temp_dir();
+    static const char way[] = PUBLIC "m/1";
+    with_params(root, way, "");
+    struct store *silent = tree_scan(root, &automatic), *s, *again;
+    struct err e = {0};
+    assert_int_equal(silent->entry[0].generation_rc, -ENODATA);
+    assert_string_equal(silent->entry[0].generation_why, "");
+    with_params(root, way, "{\"temperature\":0.5}");
+    assert_int_equal(store_scan(&s, root, &automatic, silent, &e), 0);
+    assert_int_equal(s->entry[0].generation_rc, 0);
+    assert_memory_not_equal(s->entry[0].sibling_sha256, silent->entry[0].sibling_sha256,
+                            NAME_ID_SIZE);
+    assert_int_equal(store_scan(&again, root, &automatic, s, &e), 0);
+    assert_int_equal(again->n_parsed, 0);
+    assert_true(store_equal(s, again));
+    store_free(again);
+    store_free(s);
+    store_free(silent);
+    with_params(root, PUBLIC "m/2", "{\"temperature\":0.9}");
+    with_params(root, PUBLIC "m/3",
+                "{\"temperature\":0.5,\"num_ctx\":4096}"); /* says the same there */
+    s = tree_scan(root, &automatic);
+    assert_int_equal(s->n_entry, 3);
+    char *shown = tree_show(s), moved[128], id[NAME_HEX];
+    name_hex(id, s->entry[2].sibling_sha256);
+    snprintf(moved, sizeof moved, "model 0 library/m-%.8s/" STEM " <- m:2|" PUBLIC "m/2\n", id);
+    assert_non_null(strstr(shown, moved));
+    assert_non_null(strstr(shown, "model 0 library/m/" STEM " <- m:1|"));
+    assert_non_null(strstr(shown, "model 0 library/m/" STEM "-"));
+    free(shown);
+    store_free(s);
+    free(root);
+}
+
+static void store_ollama_tells_params_that_no_file_can_say(void **state)
+{
+    (void)state;
+    char *root = temp_dir();
+    with_params(root, PUBLIC "m/1", "{\"temperature\":\"hot\"}");
+    expect(root, "model 0 library/m/" STEM " <- m:1|" PUBLIC "m/1\n",
+           "EUCLEAN " PUBLIC "m/1: no generation_config.json: params: temperature is no number\n");
+    free(root);
+}
+
 static void store_ollama_is_told_by_its_folders(void **state)
 {
     (void)state;
@@ -483,6 +542,8 @@ int main(void)
         cmocka_unit_test(store_ollama_checks_small_blobs),
         cmocka_unit_test(store_ollama_bad_extras_do_not_hide_a_model),
         cmocka_unit_test(store_ollama_params_have_defaults),
+        cmocka_unit_test(store_ollama_params_decide_siblings),
+        cmocka_unit_test(store_ollama_tells_params_that_no_file_can_say),
         cmocka_unit_test(store_ollama_is_told_by_its_folders),
         cmocka_unit_test(store_ollama_opens_by_the_same_rule),
     };

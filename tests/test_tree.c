@@ -1,6 +1,7 @@
 /* The tree: two levels, siblings, links, what is hidden; and what a later scan keeps or replaces. */
 #include "fs/pinned.h"
 #include "fs/tree.h"
+#include "tests/ollama_build.h"
 #include "tests/store_build.h"
 #include "tests/support.h"
 
@@ -86,7 +87,7 @@ static struct node *walk(struct world *w, const char *path)
 static void show_dir(struct world *w, struct tree *t, uint64_t ino, char *out, size_t size)
 {
     static const char *const kind[] = {"dir",  "apr",  "file", "link", "text",
-                                       "text", "text", "text", "ctl"};
+                                       "text", "text", "text", "text", "ctl"};
     const struct tree_dir *d = tree_find_dir(t, ino);
     assert_non_null(d);
     for (size_t i = 0; i < d->n; i++) {
@@ -337,6 +338,64 @@ static void tree_nodes_live_as_long_as_the_kernel_counts_on_them(void **state)
     world_free(w);
 }
 
+static void ollama_says(struct world *w, const char *params)
+{
+    struct ollama_build o = {.root = w->root};
+    ollama_model(&o, "model", 1);
+    if (params)
+        ollama_layer(&o, "params", params, strlen(params));
+    ollama_manifest(&o, "manifests/h/n/m/t", NULL);
+}
+
+/* The text of a node, or the error's number. */
+static const char *text_now(struct world *w, struct node *n, enum vfile_text which)
+{
+    static char text[512];
+    struct vfile *vf = nodes_vfile(w->ns, n);
+    struct vcache_item *it;
+    struct err e;
+    int rc = vfile_text(vf, which, n->id, &it, &e);
+    vfile_put(vf);
+    if (rc < 0)
+        return err_name(rc);
+    assert_in_range(vcache_item_len(it), 1, sizeof text - 1);
+    assert_int_equal(vcache_item_read(it, text, 0, vcache_item_len(it), &e), 0);
+    text[vcache_item_len(it)] = '\0';
+    vcache_put(w->env.texts, it);
+    return text;
+}
+
+/* What Ollama sets of a blob may change while the blob stays: the same .apr, another text beside it under
+ * another number. The old number never gets the new text. */
+static void tree_tells_new_parameters_under_another_number(void **state)
+{
+    (void)state;
+    static const char file[] = "h+n/m/generation_config.json";
+    struct world *w = world_new();
+    w->store.kind = STORE_OLLAMA;
+    ollama_says(w, NULL);
+    rescan_and_forget(w);
+    assert_non_null(walk(w, "h+n/m/config.json"));
+    assert_null(walk(w, file));
+    ollama_says(w, "{\"top_k\":5}");
+    rescan_and_forget(w);
+    struct node *five = walk(w, file);
+    assert_non_null(strstr(text_now(w, five, VFILE_GENERATION), "\"top_k\":5}"));
+    ollama_says(w, "{\"top_k\":6}");
+    rescan_and_forget(w);
+    struct node *six = walk(w, file);
+    assert_int_not_equal(five->ino, six->ino);
+    assert_non_null(strstr(text_now(w, five, VFILE_GENERATION), "\"top_k\":5}")); /* still kept */
+    assert_non_null(strstr(text_now(w, six, VFILE_GENERATION), "\"top_k\":6}"));
+    ollama_says(w, "{\"top_k\":7}");
+    rescan_and_forget(w);
+    struct node *seven = walk(w, file);
+    vcache_drop(w->env.texts, six->id); /* as if others had needed the room */
+    assert_string_equal(text_now(w, six, VFILE_GENERATION), "ESTALE");
+    assert_non_null(strstr(text_now(w, seven, VFILE_GENERATION), "\"top_k\":7}"));
+    world_free(w);
+}
+
 static void tree_leaves_out_what_is_being_written(void **state)
 {
     (void)state;
@@ -463,6 +522,7 @@ int main(void)
         cmocka_unit_test(tree_of_nothing_is_empty),
         cmocka_unit_test(tree_keeps_what_did_not_change),
         cmocka_unit_test(tree_numbers_survive_a_restart),
+        cmocka_unit_test(tree_tells_new_parameters_under_another_number),
         cmocka_unit_test(tree_nodes_live_as_long_as_the_kernel_counts_on_them),
         cmocka_unit_test(tree_leaves_out_what_is_being_written),
         cmocka_unit_test(tree_gives_a_stale_file_another_number),
