@@ -3,11 +3,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <grp.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <linux/openat2.h>
-#include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,29 +15,42 @@
 
 #define OPEN_FLAGS (O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC)
 
+/* The name of a user or group by /etc/passwd, /etc/group; "" if it is not there. No more than these files are
+ * asked: a directory service can be away, and a mount, which scans under a filter, may neither open a socket
+ * nor load a module for one. */
+static void name_of(char dst[64], const char *file, unsigned id)
+{
+    FILE *f = fopen(file, "re");
+    char *line = NULL;
+    size_t cap = 0;
+    *dst = '\0';
+    while (f && !*dst && getline(&line, &cap, f) > 0) { /* name:password:id:... */
+        char *end = strchr(line, ':'), *no = end ? strchr(end + 1, ':') : NULL;
+        if (!no || end == line || no[1] < '0' || no[1] > '9' || strtoul(no + 1, NULL, 10) != id)
+            continue;
+        snprintf(dst, 64, "%.*s", (int)(end - line), line);
+    }
+    free(line);
+    if (f)
+        fclose(f);
+}
+
 void store_owner_text(char *dst, size_t cap, int dir_fd, const char *name)
 {
     struct stat st;
     *dst = '\0';
     if (fstatat(dir_fd, name, &st, 0) < 0)
         return;
-    char buf[4096];
-    struct passwd pw, *user = NULL;
-    if (getpwuid_r(st.st_uid, &pw, buf, sizeof buf, &user) != 0)
-        user = NULL;
-    char owner[64];
-    if (user)
-        snprintf(owner, sizeof owner, "%.63s", user->pw_name);
-    else
+    char owner[64], group[64];
+    name_of(owner, "/etc/passwd", st.st_uid);
+    if (!*owner)
         snprintf(owner, sizeof owner, "uid %u", (unsigned)st.st_uid);
     int n = snprintf(dst, cap, "owned by %s, mode %04o", owner, (unsigned)(st.st_mode & 07777));
     /* Where its group may read, joining that group is the cure. */
     mode_t need = S_ISDIR(st.st_mode) ? S_IRGRP | S_IXGRP : S_IRGRP;
-    struct group gr, *group = NULL;
-    if ((st.st_mode & need) == need && getgrgid_r(st.st_gid, &gr, buf, sizeof buf, &group) == 0 &&
-        group && n > 0 && (size_t)n < cap)
-        snprintf(dst + n, cap - (size_t)n, "; 'usermod -aG %s $USER' and log in again",
-                 group->gr_name);
+    name_of(group, "/etc/group", st.st_gid);
+    if ((st.st_mode & need) == need && *group && n > 0 && (size_t)n < cap)
+        snprintf(dst + n, cap - (size_t)n, "; 'usermod -aG %s $USER' and log in again", group);
 }
 
 /* more: RESOLVE_ flags beyond those that keep the way below the root. */

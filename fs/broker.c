@@ -7,7 +7,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -127,7 +126,10 @@ static int keep_two(int *sock, int *session_fd)
         dup2(null, i);
     *sock = dup3(a, 3, O_CLOEXEC);
     *session_fd = dup3(b, 4, O_CLOEXEC);
-    return *sock == 3 && *session_fd == 4 ? close_range(5, UINT_MAX, 0) : -EMFILE;
+    if (*sock != 3 || *session_fd != 4)
+        return -EMFILE;
+    closefrom(5); /* libc's, which knows a way where the kernel (before 5.9) has no close_range */
+    return 0;
 }
 
 static void broker_main(struct broker_self s, pid_t parent)

@@ -268,11 +268,10 @@ bool pinned_has_writer(int fd)
 /* 1: granted, 0: this file system or owner gives none, -EAGAIN: a writer has it open. */
 static int lease_take(int fd)
 {
-    struct f_owner_ex owner = {.type = F_OWNER_PID, .pid = getpid()};
     if (!is_local(fd))
         return 0;
     /* The owner goes first: the kernel would else take the calling thread, which may end. */
-    if (fcntl(fd, F_SETOWN_EX, &owner) < 0 || fcntl(fd, F_SETSIG, pinned_lease_signal()) < 0)
+    if (fcntl(fd, F_SETOWN, (long)getpid()) < 0 || fcntl(fd, F_SETSIG, pinned_lease_signal()) < 0)
         return 0;
     if (fcntl(fd, F_SETLEASE, F_RDLCK) == 0)
         return 1;

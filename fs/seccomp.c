@@ -115,8 +115,6 @@ static const char *const daemon_only[] = {
     "readlinkat",
     "getdents",
     "getdents64",
-    "fcntl",
-    "fcntl64",
     "flock",
     "dup",
     "dup2",
@@ -267,6 +265,28 @@ static int allow_own_signals(scmp_filter_ctx c)
                             SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid()));
 }
 
+/* Whom a descriptor sends signals to: this process (the leases). F_SETOWN_EX is left out, since it says so
+ * in memory, where a filter cannot look. */
+static int allow_fcntl(scmp_filter_ctx c)
+{
+    static const int cmd[] = {F_DUPFD,  F_DUPFD_CLOEXEC, F_GETFD,     F_SETFD,
+                              F_GETFL,  F_SETFL,         F_SETLEASE,  F_GETLEASE,
+                              F_SETSIG, F_GETPIPE_SZ,    F_SETPIPE_SZ};
+    static const char *const name[] = {"fcntl", "fcntl64"};
+    for (size_t k = 0; k < 2; k++) {
+        int nr = seccomp_syscall_resolve_name(name[k]), rc = 0;
+        for (size_t i = 0; rc == 0 && i < sizeof cmd / sizeof *cmd; i++)
+            rc = seccomp_rule_add(c, SCMP_ACT_ALLOW, nr, 1,
+                                  SCMP_A1(SCMP_CMP_EQ, (scmp_datum_t)cmd[i]));
+        if (rc == 0)
+            rc = seccomp_rule_add(c, SCMP_ACT_ALLOW, nr, 2, SCMP_A1(SCMP_CMP_EQ, F_SETOWN),
+                                  SCMP_A2(SCMP_CMP_MASKED_EQ, 0xffffffff, (scmp_datum_t)getpid()));
+        if (rc < 0 && rc != -EDOM) /* of another architecture */
+            return rc;
+    }
+    return 0;
+}
+
 #define ALLOW(c, list, count) allow(c, list, sizeof list / sizeof *list, count)
 
 /* Those that are right with some arguments only. */
@@ -276,6 +296,8 @@ static int allow_some(scmp_filter_ctx c, int *count)
                             FIONREAD};
     const uint32_t ok = SCMP_ACT_ALLOW;
     int rc = allow_own_signals(c);
+    if (rc == 0)
+        rc = allow_fcntl(c);
     for (size_t i = 0; rc == 0 && i < sizeof cmd / sizeof *cmd; i++)
         rc = seccomp_rule_add(c, ok, SCMP_SYS(ioctl), 1, SCMP_A1(SCMP_CMP_EQ, cmd[i]));
     /* Memory that can be executed is what is mapped already. */
@@ -302,7 +324,7 @@ static int allow_some(scmp_filter_ctx c, int *count)
     if (rc == 0)
         rc =
             seccomp_rule_add(c, ok, SCMP_SYS(prctl), 1, SCMP_A0(SCMP_CMP_EQ, 0x53564d41 /* VMA */));
-    *count += 7;
+    *count += 8;
     return rc;
 }
 

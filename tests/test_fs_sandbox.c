@@ -239,11 +239,20 @@ static int privileges_are_gone(void)
     return 0;
 }
 
-/* Signals to other processes of the same user, by the one call that its own threads need. */
+/* Signals to other processes of the same user, by the one call that its own threads need; and by a
+ * descriptor that has an owner, as leases have. */
 static int no_signals_to_others(void)
 {
+    int fd[2];
+    struct f_owner_ex other = {.type = F_OWNER_PID, .pid = getppid()};
+    if (pipe(fd) < 0)
+        return __LINE__;
     enter(true);
     STEP(syscall(SYS_tgkill, getpid(), (int)syscall(SYS_gettid), 0) == 0);
+    STEP(fcntl(fd[0], F_SETOWN, (long)getpid()) == 0 && fcntl(fd[0], F_SETSIG, SIGUSR1) == 0);
+    STEP(refused(fcntl(fd[0], F_SETOWN, (long)getppid())));
+    STEP(refused(fcntl(fd[0], F_SETOWN, -(long)getpgrp())));
+    STEP(refused(fcntl(fd[0], F_SETOWN_EX, &other)));
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
     STEP(refused(syscall(SYS_tgkill, getppid(), getppid(), 0)));
 #endif
