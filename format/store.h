@@ -68,6 +68,8 @@ struct store_options {
                      * refusal is an entry's rc; false (listing): headers only, size 0 */
     bool all_revisions; /* hub cache: the other snapshots too, as "<repo>@<commit8>" */
     bool chat_hint;     /* append -Instruct where a chat template exists and the stem has no hint */
+    /* What would help against EACCES, for the problem's line; NULL: nothing is known. Lent; decides nothing. */
+    const char *denied_hint;
 };
 
 struct store_part {

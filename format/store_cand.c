@@ -65,6 +65,14 @@ int store_cand_refuse(struct store_cand *c, int rc, const char *why)
     return c->why ? 0 : -ENOMEM;
 }
 
+static char *hinted(const char *why, const char *hint)
+{
+    char *p;
+    if (!hint)
+        return strdup(why);
+    return asprintf(&p, "%s (%s)", why, hint) < 0 ? NULL : p;
+}
+
 int store_problem_add(struct store_build *b, int rc, const char *rel, const char *dir,
                       const char *why)
 {
@@ -76,8 +84,9 @@ int store_problem_add(struct store_build *b, int rc, const char *rel, const char
         b->problem = p;
         b->cap_problem = cap;
     }
+    const char *hint = rc == -EACCES ? b->opt->denied_hint : NULL;
     struct store_problem *p = &b->problem[b->n_problem++];
-    *p = (struct store_problem){rc, strdup(rel), strdup(dir), strdup(why)};
+    *p = (struct store_problem){rc, strdup(rel), strdup(dir), hinted(why, hint)};
     if (!p->path || !p->dir || !p->why)
         return -ENOMEM;
     for (char *q = p->why; *q; q++) /* one line each: names inside come from files */

@@ -197,11 +197,11 @@ static int status(struct fs *fs, char **out, size_t *len, struct err *e)
             text_printf(out, len, e,
                         "aprfs %s, pid %ld\n%s\nLinux %s\n%s%s\noptions %s\n"
                         "models %zu, generation %" PRIu64 "\nthreads %u\nwatching: %s%s\n%s\n%s"
-                        "%s\nlog lines lost: %" PRIu64 "\n",
+                        "cache folder: %s\n%s\nlog lines lost: %" PRIu64 "\n",
                         APRFS_VERSION, (long)getpid(), fuse, u.release, stores ? stores : "", view,
                         options, t->n_model, t->generation, fs->opt.single ? 1 : compat_n_threads(),
                         w.inotify ? "inotify" : "by ttl, ", w.inotify ? "" : w.why_not, index, tier,
-                        fs->sandbox.text, log_n_lost());
+                        fs->cache_dir ? fs->cache_dir : "none", fs->sandbox.text, log_n_lost());
     free(stores);
     tree_put(fs->nodes, t);
     return rc;

@@ -28,7 +28,8 @@ struct fs {
     struct watch *watch;
     struct index *index; /* NULL: none; used by who scans */
     struct tiers *tiers;
-    char compose_dir[4096]; /* where tier 1a puts its files; "": nowhere */
+    char *cache_dir;         /* cache_dir.h; NULL: none, large texts stay in memory */
+    const char *compose_dir; /* where tier 1a puts its files; NULL: nowhere. Lent */
     struct fuse_session *se;
     struct sandbox sandbox; /* who writes to a folder, or reads one that is no source, names it by
                                sandbox_allow before the mount */

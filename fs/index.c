@@ -2,6 +2,7 @@
 #include "fs/index.h"
 
 #include "format/store_index.h"
+#include "fs/cache_dir.h"
 #include "fs/log.h"
 
 #include <errno.h>
@@ -58,58 +59,6 @@ static void why_not(struct index *ix, const char *fmt, ...)
 
 /* ---- the folder ---- */
 
-/* The default folder, malloc'ed; NULL: none is known. */
-static char *default_dir(void)
-{
-    const char *service = getenv("CACHE_DIRECTORY"), *xdg = getenv("XDG_CACHE_HOME");
-    const char *home = getenv("HOME");
-    char *dir = NULL;
-    int n = -1;
-    if (service && *service == '/')
-        n = asprintf(&dir, "%.*s", (int)strcspn(service, ":"), service); /* may name several */
-    else if (xdg && *xdg == '/')
-        n = asprintf(&dir, "%s/aprfs", xdg);
-    else if (home && *home == '/')
-        n = asprintf(&dir, "%s/.cache/aprfs", home);
-    return n < 0 ? NULL : dir;
-}
-
-/* dir and the folders above it; whether it worked shows when it is opened. */
-static void make_dirs(char *dir)
-{
-    for (char *p = dir + 1; *p; p++)
-        if (*p == '/') {
-            *p = '\0';
-            mkdir(dir, 0700);
-            *p = '/';
-        }
-    mkdir(dir, 0700);
-}
-
-/* Can nobody but us have written what is in it? The same for a file. */
-static const char *not_ours(const struct stat *st)
-{
-    return st->st_uid != geteuid() ? "belongs to another user"
-           : st->st_mode & 022     ? "may be written by others"
-                                   : NULL;
-}
-
-static int open_dir(struct index *ix)
-{
-    struct stat st;
-    int fd = open(ix->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0 || fstat(fd, &st) < 0)
-        why_not(ix, "%s: %s", ix->dir, strerror(errno));
-    else if (not_ours(&st))
-        why_not(ix, "%s %s", ix->dir, not_ours(&st));
-    else
-        return fd;
-    log_line(LOG_WARN, "index: %s; working without", ix->why_not);
-    if (fd >= 0)
-        close(fd);
-    return -1;
-}
-
 /* The file of one source. */
 static bool name_of(char dst[NAME_LEN], const char *path)
 {
@@ -131,14 +80,19 @@ static int find_dir(struct index *ix, const char *dir)
         why_not(ix, "none");
         return -1;
     }
-    ix->dir = dir ? strdup(dir) : default_dir();
+    ix->dir = dir ? strdup(dir) : cache_dir_path();
     if (!ix->dir) {
         why_not(ix, "no cache folder is known (no HOME)");
         log_line(LOG_NOTE, "index: %s; working without", ix->why_not);
         return -1;
     }
-    make_dirs(ix->dir);
-    return open_dir(ix);
+    struct err e = {0};
+    int fd = cache_dir_open(ix->dir, &e);
+    if (fd < 0) {
+        why_not(ix, "%s", e.msg);
+        log_line(LOG_WARN, "index: %s; working without", ix->why_not);
+    }
+    return fd;
 }
 
 struct index *index_new(const char *dir, const struct sources *sources)
@@ -189,8 +143,8 @@ static uint8_t *slurp(int dir_fd, const char *name, size_t *n, const char **why)
     }
     if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
         *why = "is no regular file";
-    else if (not_ours(&st))
-        *why = not_ours(&st);
+    else if (cache_dir_not_ours(&st))
+        *why = cache_dir_not_ours(&st);
     else if (st.st_size > STORE_INDEX_MAX)
         *why = "is larger than any index";
     else if (!(p = malloc((size_t)st.st_size + 1)))

@@ -2,6 +2,7 @@
  * threads beside the workers, the end. Messages go to stderr until the mount works. */
 #define FUSE_USE_VERSION 312
 #include "fs/broker.h"
+#include "fs/cache_dir.h"
 #include "fs/compat.h"
 #include "fs/fs.h"
 #include "fs/index.h"
@@ -31,7 +32,7 @@
 #include <unistd.h>
 
 #define TEXT_MEM    ((size_t)16 << 20) /* heads and texts in memory */
-#define TEXT_SPILL  ((size_t)1 << 20)  /* from this size in a temporary file */
+#define TEXT_SPILL  ((size_t)1 << 20)  /* from this size in an unlinked file */
 #define TEXT_FILES  ((size_t)1 << 30)
 #define UNIT_MEM    ((size_t)16 << 20) /* converted units */
 #define HARD_END_MS 300
@@ -150,7 +151,8 @@ static void *herald_main(void *ctx)
     if (fs->opt.ready_fd >= 0) {
         if (write(fs->opt.ready_fd, "READY\n", 6) < 0)
             log_line(LOG_WARN, "ready-fd %d: %s", fs->opt.ready_fd, strerror(errno));
-        close(fs->opt.ready_fd);
+        if (fs->opt.ready_fd > 2) /* else the next file that is opened would be what we log to */
+            close(fs->opt.ready_fd);
     }
     if (!fs->opt.foreground) {
         /* Not earlier: until the mount is reported, an automounter's mount point lets pass whoever is in
@@ -264,14 +266,25 @@ static int setup_tiers(struct fs *fs, struct err *e)
                                .compose = !o->compose_never,
                                .keep_s = o->compose_keep_s,
                                .why_not = why_no_1a(o)};
-    if (to.compose && !to.why_not) {
-        if (o->compose_dir)
-            snprintf(fs->compose_dir, sizeof fs->compose_dir, "%s", o->compose_dir);
-        else if (!tiers_default_dir(fs->compose_dir, sizeof fs->compose_dir))
-            fs->compose_dir[0] = '\0';
-        to.dir = fs->compose_dir[0] ? fs->compose_dir : NULL;
-    }
+    if (to.compose && !to.why_not)
+        fs->compose_dir = to.dir = o->compose_dir ? o->compose_dir : fs->cache_dir;
     return tiers_new(&fs->tiers, &to, e);
+}
+
+/* A help and no condition, as the index is. */
+static void setup_cache_dir(struct fs *fs)
+{
+    struct err e = {0};
+    fs->cache_dir = cache_dir_path();
+    int fd = fs->cache_dir ? cache_dir_open(fs->cache_dir, &e) : -1;
+    if (fd >= 0) {
+        vcache_spill_to(fs->env.texts, fd);
+        return;
+    }
+    log_line(LOG_NOTE, "cache folder: %s; large heads and tokenizer texts stay in memory",
+             fs->cache_dir ? e.msg : "none is known (no HOME)");
+    free(fs->cache_dir);
+    fs->cache_dir = NULL;
 }
 
 static int fs_setup(struct daemon *d, struct err *e)
@@ -287,6 +300,8 @@ static int fs_setup(struct daemon *d, struct err *e)
             geteuid() == 0 && o->allow_other && !o->uid_given && !o->gid_given && !o->umask_given,
     };
     pthread_mutex_init(&fs->handles_mu, NULL);
+    if (geteuid() == 0 && !sandbox_has_cap(CAP_DAC_READ_SEARCH) && !(o->caps & OPTION_CAP_READ))
+        fs->opt.store.denied_hint = "root without CAP_DAC_READ_SEARCH: -o caps=read keeps it";
     fs->env.lease = true;
     fs->env.stale = on_stale;
     fs->env.learnt = on_learnt;
@@ -297,6 +312,7 @@ static int fs_setup(struct daemon *d, struct err *e)
     if (rc == 0)
         rc = nodes_new(&fs->nodes, e);
     if (rc == 0) {
+        setup_cache_dir(fs);
         fs->index = index_new(o->index, &fs->sources);
         rc = watch_new(&fs->watch, fs, e);
     }
@@ -338,7 +354,6 @@ static void block_lease_signals(sigset_t *set)
     sigaddset(set, SIGHUP);
     sigaddset(set, SIGIO);
     sigaddset(set, pinned_lease_signal());
-    signal(SIGPIPE, SIG_IGN);
     pthread_sigmask(SIG_BLOCK, set, NULL);
 }
 
@@ -370,6 +385,16 @@ static unsigned long long kept_caps(const struct options *o)
 {
     return (o->caps & OPTION_CAP_READ ? 1ULL << CAP_DAC_READ_SEARCH : 0) |
            (o->caps & OPTION_CAP_LEASE ? 1ULL << CAP_LEASE : 0);
+}
+
+/* What is asked for by caps= must be there to be kept. */
+static int check_caps(const struct options *o, struct err *e)
+{
+    const char *missing = o->caps & OPTION_CAP_READ && !sandbox_has_cap(CAP_DAC_READ_SEARCH)
+                              ? "CAP_DAC_READ_SEARCH"
+                          : o->caps & OPTION_CAP_LEASE && !sandbox_has_cap(CAP_LEASE) ? "CAP_LEASE"
+                                                                                      : NULL;
+    return missing ? err_set(e, -EPERM, "caps=: this process has no %s to keep", missing) : 0;
 }
 
 /* The log's first line: what this process may not do, and what that means for readers. */
@@ -408,6 +433,12 @@ static int mount_now(struct daemon *d, bool *mounted, struct err *e)
     *mounted = true;
     if (!mount_at(d->dir, &d->dev, type))
         return err_set(e, -EIO, "%s: mounted, but not in /proc/self/mountinfo", d->dir);
+    if (getenv("NOTIFY_SOCKET") && !mount_is_seen(d->dir))
+        log_line(
+            LOG_WARN,
+            "%s: mounted in a name space of mounts that others do not see (of a unit: PrivateTmp=, "
+            "ProtectSystem= and the like make one)",
+            d->dir);
     /* Before there are threads: it is a fork. And before the mount is opened: the child's copy of that
      * descriptor would keep it busy until the child comes to close it, READY or not. */
     rc =
@@ -430,7 +461,6 @@ static int harden(struct daemon *d, struct err *e)
 {
     struct fs *fs = &d->fs;
     struct sandbox *s = &fs->sandbox;
-    const char *temp[3];
     d->readahead_fd = compat_open_readahead(d->dev);
     if (d->readahead_fd < 0 && sandbox_has_cap(CAP_SYS_ADMIN))
         log_line(LOG_NOTE, "readahead stays at the kernel's default: %s", strerror(errno));
@@ -438,16 +468,15 @@ static int harden(struct daemon *d, struct err *e)
     if (!fs->opt.foreground)
         log_connect();
     mount_notify_open();
-    vcache_temp_dirs(temp);
     int rc = sandbox_allow(s, SANDBOX_READ, d->dir);
     for (size_t i = 0; rc == 0 && i < fs->sources.n; i++)
         rc = sandbox_allow(s, SANDBOX_READ, fs->sources.src[i].path);
-    for (int i = 0; rc == 0 && i < 3; i++)
-        rc = sandbox_allow(s, SANDBOX_TEMP, temp[i]);
+    if (rc == 0 && fs->cache_dir)
+        rc = sandbox_allow(s, SANDBOX_WRITE, fs->cache_dir);
     if (rc == 0 && index_dir(fs->index))
         rc = sandbox_allow(s, SANDBOX_WRITE, index_dir(fs->index));
-    bool in_store = strcmp(fs->compose_dir, TIERS_DIR_STORE) == 0;
-    if (rc == 0 && fs->compose_dir[0] && !in_store)
+    bool in_store = fs->compose_dir && strcmp(fs->compose_dir, TIERS_DIR_STORE) == 0;
+    if (rc == 0 && fs->compose_dir && !in_store)
         rc = sandbox_allow(s, SANDBOX_TEMP, fs->compose_dir);
     for (size_t i = 0; rc == 0 && in_store && i < fs->sources.n; i++)
         rc = sandbox_allow(s, SANDBOX_TEMP, fs->sources.src[i].path);
@@ -493,8 +522,8 @@ static int serve(struct daemon *d, struct err *e)
     int rc = sandbox_keep_caps(kept_caps(&fs->opt) | 1ULL << CAP_SYS_ADMIN, false, e);
     if (rc == 0)
         rc = fs_setup(d, e);
-    if (rc == -EACCES && geteuid() == 0 && !(fs->opt.caps & OPTION_CAP_READ))
-        err_wrap(e, "root without CAP_DAC_READ_SEARCH (-o caps=read keeps it)");
+    if (rc == -EACCES && fs->opt.store.denied_hint)
+        err_wrap(e, "%s", fs->opt.store.denied_hint);
     if (rc == 0)
         rc = block_signals(d, &set, e);
     if (rc == 0)
@@ -527,6 +556,7 @@ static int serve(struct daemon *d, struct err *e)
     vcache_free(fs->env.units);
     vcache_free(fs->env.texts);
     sandbox_release(&fs->sandbox);
+    free(fs->cache_dir);
     return rc;
 }
 
@@ -542,8 +572,9 @@ static void raise_limits(void)
     mallopt(M_TRIM_THRESHOLD, 256 << 10);
 }
 
-/* Descriptors 0 to 2 exist, whatever started us. */
-static void fill_stdio(void)
+/* Whatever started us: descriptors 0 to 2 exist, how a child ended can be asked, and a write that meets
+ * nobody or a limit (ulimit -f) is an error and not the end of the mount. */
+static void start_clean(void)
 {
     int fd;
     do
@@ -551,6 +582,18 @@ static void fill_stdio(void)
     while (fd >= 0 && fd < 3);
     if (fd >= 3)
         close(fd);
+    signal(SIGCHLD, SIG_DFL);
+    signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN);
+}
+
+/* What else whoever starts a mount in the background has open (the lock of a script, the end of a pipe)
+ * would stay so as long as the mount. All but *ready_fd goes, which may get another number. */
+static void close_inherited(int *ready_fd)
+{
+    if (*ready_fd > 3 && dup3(*ready_fd, 3, O_CLOEXEC) == 3)
+        *ready_fd = 3;
+    closefrom(*ready_fd >= 3 ? *ready_fd + 1 : 3);
 }
 
 /* 0: we are the child (or stay in the foreground); > 0: the parent, with its exit code + 1. */
@@ -613,6 +656,14 @@ static bool before_mount(struct daemon *d, int argc, char **argv, int *code)
         *code = fflush(stdout) == 0 ? 0 : 1;
         return true;
     }
+    if (rc == 0 && o->ready_fd >= 0 && fcntl(o->ready_fd, F_SETFD, FD_CLOEXEC) < 0) {
+        rc = err_set(&e, -errno, "--ready-fd %d: %s", o->ready_fd, strerror(errno));
+        usage = true;
+    }
+    if (rc == 0 && !o->foreground)
+        close_inherited(&o->ready_fd);
+    if (rc == 0)
+        rc = check_caps(o, &e);
     /* Which known stores can be read is asked with the rights that stay. */
     if (rc == 0)
         rc = sandbox_keep_caps(kept_caps(o), false, &e);
@@ -622,10 +673,6 @@ static bool before_mount(struct daemon *d, int argc, char **argv, int *code)
         rc = sandbox_keep_caps(~0ULL, false, &e);
     if (rc == 0)
         rc = mount_check(o, &d->fs.sources, d->dir, &e);
-    if (rc == 0 && o->ready_fd >= 0 && fcntl(o->ready_fd, F_SETFD, FD_CLOEXEC) < 0) {
-        rc = err_set(&e, -errno, "--ready-fd %d: %s", o->ready_fd, strerror(errno));
-        usage = true;
-    }
     if (rc < 0)
         fprintf(stderr, "aprfs: %s\n%s", e.msg, usage ? "aprfs: -h lists the options\n" : "");
     *code = exit_code(o, rc, usage);
@@ -637,7 +684,7 @@ int main(int argc, char **argv)
     static struct daemon d = {.report_fd = -1, .signal_fd = -1, .end_fd = -1};
     struct err e = {0};
     int code;
-    fill_stdio();
+    start_clean();
     if (before_mount(&d, argc, argv, &code))
         return code;
     d.exit_failed = exit_code(&d.fs.opt, -EIO, false);

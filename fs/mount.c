@@ -49,6 +49,8 @@ void mount_keep_list(void)
 }
 
 struct mount_line {
+    int id, parent;
+    bool seen; /* what is mounted below it shows in the name space it came from, too */
     dev_t dev;
     const char *path; /* in the line */
     char type[64];
@@ -61,11 +63,15 @@ static bool next_line(FILE *f, char **line, size_t *cap, struct mount_line *m)
     while (f && getline(line, cap, f) > 0) {
         unsigned maj, min;
         int at = 0, end = 0;
-        if (sscanf(*line, "%*d %*d %u:%u %*s %n%*s%n", &maj, &min, &at, &end) < 2 || end <= at)
+        if (sscanf(*line, "%d %d %u:%u %*s %n%*s%n", &m->id, &m->parent, &maj, &min, &at, &end) <
+                4 ||
+            end <= at)
             continue;
         char *sep = strstr(*line + end, " - ");
         if (!sep)
             continue;
+        *sep = '\0';
+        m->seen = strstr(*line + end, " shared:") && !strstr(*line + end, " master:");
         (*line)[end] = '\0';
         unescape(*line + at);
         m->dev = makedev(maj, min);
@@ -108,6 +114,26 @@ bool mount_at(const char *dir, dev_t *dev, char type[64])
     }
     list_close(f, line);
     return found;
+}
+
+bool mount_is_seen(const char *dir)
+{
+    struct mount_line m;
+    int parent = -1;
+    bool seen = false;
+    for (int pass = 0; pass < 2; pass++) {
+        FILE *f = list_open();
+        char *line = NULL;
+        size_t cap = 0;
+        while (next_line(f, &line, &cap, &m)) {
+            if (pass == 0 && strcmp(m.path, dir) == 0)
+                parent = m.parent;
+            if (pass == 1 && m.id == parent)
+                seen = m.seen;
+        }
+        list_close(f, line);
+    }
+    return seen;
 }
 
 /* Where the mount of dev is now: at dir, or where a folder above it was renamed to. 1; 0: nowhere;

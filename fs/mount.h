@@ -10,14 +10,18 @@
 #include <stdbool.h>
 #include <sys/types.h>
 
-/* Real paths of both sides (those of src replace the given ones), or why that mount is refused: no /dev/fuse, no directory, one inside the
- * other, an aprfs mount or a dead one there already, allow_other without permission. -ENODEV,
- * -ENOTDIR, -EINVAL, -EBUSY, -ENOTCONN, -EPERM, or what the path gave. */
+/* Real paths of both sides (those of src replace the given ones), or why that mount is refused: no
+ * /dev/fuse, no directory, one inside the other, an aprfs mount or a dead one there already, allow_other
+ * without permission. -ENODEV, -ENOTDIR, -EINVAL, -EBUSY, -ENOTCONN, -EPERM, or what the path gave. */
 int mount_check(const struct options *o, struct sources *src, char dir[PATH_MAX], struct err *e);
 
 /* The file system mounted exactly at dir (a real path), by /proc/self/mountinfo: its device and
  * type; false: none. */
 bool mount_at(const char *dir, dev_t *dev, char type[64]);
+
+/* Does the mount at dir show outside of this name space of mounts? Not if the one below it is a private or
+ * a slave one, as in a service with PrivateTmp= and the like. */
+bool mount_is_seen(const char *dir);
 
 /* Keeps /proc/self/mountinfo open for mount_at: one who calls this may open nothing later. */
 void mount_keep_list(void);

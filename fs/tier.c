@@ -133,33 +133,6 @@ void tiers_free(struct tiers *t)
     free(t);
 }
 
-bool tiers_default_dir(char *dir, size_t size)
-{
-    const char *service = getenv("CACHE_DIRECTORY"), *xdg = getenv("XDG_CACHE_HOME"),
-               *home = getenv("HOME");
-    int n = -1;
-    if (service && *service == '/')
-        n = snprintf(dir, size, "%.*s", (int)strcspn(service, ":"), service);
-    else if (xdg && *xdg == '/')
-        n = snprintf(dir, size, "%s/aprfs", xdg);
-    else if (home && *home == '/')
-        n = snprintf(dir, size, "%s/.cache/aprfs", home);
-    if (n < 0 || (size_t)n >= size)
-        return false;
-    for (char *p = dir + 1;; p++) {
-        char c = *p;
-        if (c != '/' && c != '\0')
-            continue;
-        *p = '\0';
-        mkdir(dir, 0700);
-        *p = c;
-        if (c == '\0')
-            break;
-    }
-    struct stat st;
-    return stat(dir, &st) == 0 && S_ISDIR(st.st_mode);
-}
-
 /* --- files, under mu ---------------------------------------------------------------------- */
 
 static struct tier_file **file_slot(struct tiers *t, uint64_t ino)

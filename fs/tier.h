@@ -49,9 +49,6 @@ void tiers_set_broker(struct tiers *t, struct broker *b); /* before the first op
 void tiers_stop(struct tiers *t); /* no id is closed any more; before the broker goes */
 void tiers_free(struct tiers *t);
 
-/* $CACHE_DIRECTORY, $XDG_CACHE_HOME/aprfs or ~/.cache/aprfs, made if need be; false: none. */
-bool tiers_default_dir(char *dir, size_t size);
-
 /* What one open got; zeroed, it is none. */
 struct tier_open {
     enum tier_mode mode;

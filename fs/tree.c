@@ -84,6 +84,9 @@ static int ask_writers(struct builder *b, const struct store_entry *en)
             return rc;
         }
         if (rc < 0) {
+            const char *hint = rc == -EACCES ? b->store->opt.denied_hint : NULL;
+            if (hint)
+                snprintf(e.msg + strlen(e.msg), sizeof e.msg - strlen(e.msg), " (%s)", hint);
             add_problem(b, en, rc, e.msg);
             return rc;
         }

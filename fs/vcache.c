@@ -5,7 +5,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -29,6 +31,7 @@ struct vcache {
     pthread_mutex_t mu;
     pthread_cond_t built;
     size_t max_mem, spill_from, max_spill;
+    int dir_fd; /* -1: no files */
     size_t mem, spilled;
     struct vcache_item *bucket[N_BUCKET];
     struct vcache_item *oldest, *newest;
@@ -45,8 +48,14 @@ int vcache_new(struct vcache **out, size_t max_mem, size_t spill_from, size_t ma
     c->max_mem = max_mem;
     c->spill_from = spill_from;
     c->max_spill = max_spill;
+    c->dir_fd = -1;
     *out = c;
     return 0;
+}
+
+void vcache_spill_to(struct vcache *c, int dir_fd)
+{
+    c->dir_fd = dir_fd;
 }
 
 static struct vcache_item **bucket_of(struct vcache *c, const struct vcache_key *k)
@@ -124,6 +133,8 @@ void vcache_free(struct vcache *c)
         table_remove(c, it);
         item_free(c, it);
     }
+    if (c->dir_fd >= 0)
+        close(c->dir_fd);
     pthread_cond_destroy(&c->built);
     pthread_mutex_destroy(&c->mu);
     free(c);
@@ -150,22 +161,27 @@ void vcache_put(struct vcache *c, struct vcache_item *it)
     pthread_mutex_unlock(&c->mu);
 }
 
-void vcache_temp_dirs(const char *dir[3])
+/* A new file without a name. Not every file system has these (NFS has none): there one with a name, for a
+ * moment; a crash in it leaves an empty file. */
+static int unnamed_file(int dir_fd)
 {
-    const char *env = getenv("TMPDIR");
-    dir[0] = env ? env : "/var/tmp";
-    dir[1] = "/var/tmp";
-    dir[2] = "/tmp";
+    static atomic_uint n;
+    char name[40];
+    int fd = openat(dir_fd, ".", O_TMPFILE | O_EXCL | O_RDWR | O_CLOEXEC, 0600);
+    if (fd >= 0 || (errno != EOPNOTSUPP && errno != EISDIR))
+        return fd;
+    snprintf(name, sizeof name, "text.%ld.%u", (long)getpid(), atomic_fetch_add(&n, 1));
+    unlinkat(dir_fd, name, 0);
+    fd = openat(dir_fd, name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (fd >= 0)
+        unlinkat(dir_fd, name, 0);
+    return fd;
 }
 
 /* An unlinked file with the bytes; -1 where there can be none. */
-static int spill_file(const uint8_t *p, size_t len)
+static int spill_file(int dir_fd, const uint8_t *p, size_t len)
 {
-    const char *dir[3];
-    int fd = -1;
-    vcache_temp_dirs(dir);
-    for (size_t i = 0; fd < 0 && i < sizeof dir / sizeof dir[0]; i++)
-        fd = open(dir[i], O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    int fd = dir_fd < 0 ? -1 : unnamed_file(dir_fd);
     for (size_t off = 0; fd >= 0 && off < len;) {
         ssize_t n = pwrite(fd, p + off, len - off, (off_t)off);
         if (n < 0 && errno == EINTR)
@@ -185,7 +201,8 @@ static void build(struct vcache *c, struct vcache_item *it, vcache_build_fn *fn,
     size_t len = 0;
     int fd = -1;
     int rc = fn(ctx, &p, &len, &it->err);
-    if (rc == 0 && c->spill_from && len >= c->spill_from && (fd = spill_file(p, len)) >= 0) {
+    if (rc == 0 && c->spill_from && len >= c->spill_from &&
+        (fd = spill_file(c->dir_fd, p, len)) >= 0) {
         free(p);
         p = NULL;
     }
@@ -283,7 +300,8 @@ int vcache_item_read(const struct vcache_item *it, void *dst, size_t off, size_t
         if (n < 0 && errno == EINTR)
             continue;
         if (n <= 0)
-            return err_set(e, -EIO, "temporary file: %s", n < 0 ? strerror(errno) : "ended early");
+            return err_set(e, -EIO, "file of a large text: %s",
+                           n < 0 ? strerror(errno) : "ended early");
         d += n;
         off += (size_t)n;
         len -= (size_t)n;

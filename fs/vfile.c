@@ -528,8 +528,7 @@ static int open_known(struct vfile *vf, struct err *e)
     return rc < 0 || vf->only >= 0 ? rc : text_get(vf, VFILE_HEAD, NULL, NULL, &vf->head, e);
 }
 
-/* All that reading needs. The head stays in use while the file is open (large ones in their
- * temporary file). */
+/* All that reading needs. The head stays in use while the file is open (large ones in their file). */
 static int open_now(struct vfile *vf, struct err *e)
 {
     int rc = vf->seg ? open_known(vf, e) : open_planned(vf, e);

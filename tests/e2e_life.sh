@@ -60,6 +60,38 @@ PY
     refuses 2 "--ready-fd 99: Bad file descriptor" "$APRFS" --ready-fd 99 "$T/store" "$T/b"
 }
 
+t_started_anyhow() { # what whoever starts it has left: a limit, a lock, a closed standard error
+    big_store "$T/store/m.gguf" 1 1
+    "$APRTOOL" convert -f "$T/store/m.gguf" "$T/witness.apr" >/dev/null
+    M=$T/m
+    mkdir "$M"
+    # No file may grow: the index cannot be written, and nothing else is the worse for it.
+    mkfifo "$T/ready" "$T/err"
+    cat "$T/err" >"$T/limit.daemon" &
+    (ulimit -f 0 && exec "$APRFS" -f --ready-fd 9 "$T/store" "$M" 9>"$T/ready" 2>"$T/err") &
+    PID=$!
+    echo $PID >>"$T/pids"
+    [ "$(head -n 1 "$T/ready")" = READY ]
+    cmp "$M/local/m/m.apr" "$T/witness.apr"
+    stop
+    grep -q 'index: .*File too large' "$T/limit.daemon"
+    # A descriptor of a script, with its lock, does not live as long as the mount in the background.
+    exec 7>"$T/lock"
+    flock 7
+    "$APRFS" "$T/store" "$M" 2>"$T/lock.daemon"
+    exec 7>&-
+    flock -n "$T/lock" true || fail "the mount holds the lock of whoever started it"
+    fusermount3 -u "$M"
+    # READY on standard error, which stays what it is: no file that is opened later gets the log.
+    "$APRFS" -f --ready-fd 2 "$T/store" "$M" 2>"$T/two" &
+    PID=$!
+    echo $PID >>"$T/pids"
+    until_true 10 grep -qx READY "$T/two"
+    cmp "$M/local/m/m.apr" "$T/witness.apr"
+    [ "$(readlink "/proc/$PID/fd/2")" = "$T/two" ] || fail "descriptor 2 is $(readlink "/proc/$PID/fd/2")"
+    stop
+}
+
 # --- how it ends ---------------------------------------------------------------------------
 
 t_abort() { # mount.md §9 test 13
@@ -349,7 +381,7 @@ t_unit() {
     rc_of systemd-analyze verify --man=no "$T/aprfs@mnt-models.service"
     [ "$RC" = 0 ] && [ ! -s "$T/out" ] || fail "$RC: $(cat "$T/out")"
     # A mount must be seen outside of the unit, and fusermount3 is setuid.
-    ! grep -E '^(Protect|Private|ReadOnly|ReadWrite|Inaccessible|Bind|TemporaryFile|RootDirectory|RootImage|MountAPIVFS|DynamicUser|NoNewPrivileges|MountFlags)' deploy/aprfs@.service
+    ! grep -E '^(Protect|Private|ReadOnly|ReadWrite|Inaccessible|ExecPaths|NoExec|Bind|TemporaryFile|RootDirectory|RootImage|MountImages|Extension|MountAPIVFS|LogNamespace|ProcSubset|DynamicUser|NoNewPrivileges|MountFlags)' deploy/aprfs@.service
     local want
     for want in Type=notify Restart=on-failure ExecStopPost=-/bin/fusermount3 CacheDirectory=; do
         grep -q "^$want" deploy/aprfs@.service || fail "the unit has no $want"
@@ -362,6 +394,24 @@ t_unit() {
     ln -s "$APRFS" "$T/mount.aprfs"
     refuses 0 "" "$T/mount.aprfs" "$T/store" "$T/m" -f -o clean_stale $OPTIONS
     [ -n "$SOURCE" ]
+    # Somebody's drop-in made such a name space all the same: the log says what comes of it.
+    is_root
+    unshare -m --propagation private true 2>/dev/null || skip "no mount name space of its own (the unit is sound)"
+    big_store "$T/store/m.gguf" 1 1
+    mkdir "$T/up"
+    T=$T APRFS=$APRFS unshare -m --propagation private bash -eu <<'IN'
+mount --bind "$T/up" "$T/up"
+mkdir "$T/up/m"
+says() { # how the mount below propagates
+    mount --make-"$1" "$T/up"
+    NOTIFY_SOCKET=@aprfs-nobody "$APRFS" "$T/store" "$T/up/m" 2>"$T/err"
+    umount "$T/up/m"
+    grep -q "m: mounted in a name space of mounts that others do not see" "$T/err"
+}
+says private
+says shared && exit 1
+says slave
+IN
 }
 
 t_detaches_its_own() { # SIGTERM and the end take away this mount, wherever it is now, and no other
@@ -445,6 +495,32 @@ t_sandbox() {
     stop
 }
 
+t_cache_folder() { # large texts are unlinked files there; where others may write to it, in memory
+    local model=$MODELS/SmolLM2-135M-Instruct.Q4_1.gguf
+    [ -e "$model" ] || skip "no $model (APRFS_MODELS)"
+    mkdir "$T/store"
+    ln -s "$model" "$T/store/m.gguf"
+    below() { find "/proc/$PID/fd" -lname "$1/*" | wc -l; }
+    start m "$T/store" -o index=none
+    grep -qx "cache folder: $XDG_CACHE_HOME/aprfs" "$M/.aprfs/status.txt"
+    exec 5<"$M/local/m/m.apr"
+    head -c 8M <&5 >"$T/head"
+    [ "$(stat_of "$M" cache_file_bytes)" -ge 1048576 ] || fail "$(stat_of "$M" cache_file_bytes) bytes in files"
+    [ "$(below "$XDG_CACHE_HOME/aprfs")" = 1 ] || fail "$(ls -l "/proc/$PID/fd")"
+    [ -z "$(find "$XDG_CACHE_HOME/aprfs" -name 'text.*')" ]
+    exec 5<&-
+    stop
+    mkdir -p "$T/cache/aprfs"
+    chmod 777 "$T/cache/aprfs"
+    XDG_CACHE_HOME=$T/cache start n "$T/store"
+    grep -q "cache folder: $T/cache/aprfs may be written by others; large heads and tokenizer texts stay in memory" "$T/n.daemon"
+    grep -qx "cache folder: none" "$M/.aprfs/status.txt"
+    head -c 8M "$M/local/m/m.apr" | cmp - "$T/head"
+    [ "$(stat_of "$M" cache_file_bytes)" = 0 ]
+    [ -z "$(ls -A "$T/cache/aprfs")" ]
+    stop
+}
+
 t_caps() { # root gives up what it was not told to keep, and says so
     is_root
     id nobody >/dev/null 2>&1 || skip "no user nobody"
@@ -456,7 +532,14 @@ t_caps() { # root gives up what it was not told to keep, and says so
     chmod 700 "$T/shut"
     start m "$T/store"
     [ -e "$M/local/mine/mine.apr" ] && [ ! -e "$M/local/theirs" ]
-    grep -P '^EACCES\t.*theirs' "$M/.aprfs/problems.txt"
+    grep -P '^EACCES\t.*theirs.*owned by nobody.*\(root without CAP_DAC_READ_SEARCH: -o caps=read keeps it\)' "$M/.aprfs/problems.txt"
+    # One that comes later, of somebody who is in no list: nothing is asked that the sandbox refuses.
+    cp "$T/store/mine.gguf" "$T/late.gguf"
+    chown 54321 "$T/late.gguf"
+    chmod 600 "$T/late.gguf"
+    mv "$T/late.gguf" "$T/store/"
+    until_true 10 grep -P '^EACCES\t.*late.*owned by uid 54321.*caps=read' "$M/.aprfs/problems.txt"
+    ! grep 'sandbox: refused' "$T/m.daemon"
     stop
     start k "$T/store" -o caps=read
     cat "$M/local/theirs/theirs.apr" >/dev/null
@@ -558,10 +641,10 @@ t_user() {
     chown -R nobody "$T/m" "$T/own" 2>/dev/null || true
     unprivileged <<'IN'
 trap 'umount -l "$T/m" 2>/dev/null || true' EXIT
-go() { # OPTIONS...: in the foreground, in the background of this script
+go() { # OPTIONS...: in the foreground, in the background of this script; children's ends ignored, as some leave it
     mkfifo "$T/ready"
     chmod 666 "$T/ready"
-    setpriv --reuid nobody --regid nogroup --clear-groups -- \
+    env --ignore-signal=CHLD setpriv --reuid nobody --regid nogroup --clear-groups -- \
         "$APRFS" -f --ready-fd 9 "$@" "$T/m" >"$T/user.log" 2>&1 9>"$T/ready" &
     pid=$!
     read -r line <"$T/ready" || die "no READY: $(cat "$T/user.log")"
@@ -597,6 +680,7 @@ kill -TERM "$pid"
 for _ in $(seq 500); do there || break; sleep 0.02; done
 there && die "still mounted after SIGTERM"
 readlink "/proc/$pid/exe" || die "the daemon left its reader"
+grep "cannot be unmounted" "$T/user.log" && die "and did not see it unmounted"
 let_go
 for _ in $(seq 500); do readlink "/proc/$pid/exe" >/dev/null || break; sleep 0.02; done
 readlink "/proc/$pid/exe" && die "the daemon did not end"
@@ -618,6 +702,12 @@ as cmp "$T/m/local/m/m.apr" "$T/witness.apr"
 kill -9 "$pid"
 for _ in $(seq 500); do there || break; sleep 0.02; done
 there && die "auto_unmount left it"
+# What it does not have it cannot keep, and says so.
+for caps in read lease; do
+    rc=0
+    as "$APRFS" -o caps=$caps "$T/store" "$T/m" 2>"$T/err" || rc=$?
+    [ $rc -eq 1 ] && grep "caps=: this process has no CAP_" "$T/err"
+done
 # allow_other is a sentence, before anything is mounted.
 if ! grep -qx user_allow_other /etc/fuse.conf; then
     rc=0
@@ -718,6 +808,7 @@ t_install() { # without the programs, which take a release build
 }
 
 run life_everybody_is_told_when_it_works_and_ends t_ready_protocol
+run life_does_not_depend_on_who_started_it t_started_anyhow
 run life_aborted_connection_ends_the_daemon t_abort 30
 run life_goes_on_and_ends_without_its_broker t_broker_lost 60
 run life_detaches_its_own_mount_and_no_other t_detaches_its_own
@@ -728,6 +819,7 @@ run life_fstab_lines t_fstab
 run life_autofs_mount_point_is_taken t_autofs
 run life_unit_is_sound t_unit
 run life_daemon_gives_up_what_it_does_not_need t_sandbox
+run life_large_texts_are_in_the_cache_folder t_cache_folder
 run life_root_keeps_the_rights_it_was_told_to t_caps
 run life_others_read_what_the_source_lets_them t_allow_other
 run life_user_mounts_reads_and_ends t_user

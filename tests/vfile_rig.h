@@ -7,6 +7,8 @@
 #include "tests/store_build.h"
 #include "tests/support.h"
 
+#include <fcntl.h>
+
 struct rig {
     char *root;
     struct vfile_env env; /* to be filled before rig_scan() but for its caches */
@@ -28,6 +30,7 @@ static inline struct rig *rig_build(struct gguf_build *b, int n_shard, enum vapr
     gguf_build_free(b);
     r->opt = (struct store_options){.kind = STORE_PLAIN, .plan = true, .vapr.profile = profile};
     assert_int_equal(vcache_new(&r->env.texts, 16 << 20, 4096, 64 << 20, NULL), 0);
+    vcache_spill_to(r->env.texts, open(r->root, O_RDONLY | O_DIRECTORY | O_CLOEXEC));
     assert_int_equal(vcache_new(&r->env.units, 3 << 20, 0, 0, NULL), 0);
     return r;
 }
