@@ -187,7 +187,9 @@ int store_folder_enter(struct store_folder *d, const char *name, int *fd, char *
         char owner[256], why[ERR_MSG_MAX];
         if (store_starved(rc))
             return rc;
-        store_owner_text(owner, sizeof owner, d->fd, name);
+        *owner = '\0';
+        if (rc == -EACCES)
+            store_owner_text(owner, sizeof owner, d->fd, name);
         snprintf(why, sizeof why, "directory not readable: %s%s%s", strerror(-rc),
                  *owner ? ": " : "", owner);
         return store_folder_problem(d, name, rc, why);
