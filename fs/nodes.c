@@ -195,6 +195,48 @@ struct tree *nodes_tree(struct nodes *ns)
     return t;
 }
 
+/* The numbers of all touched nodes, which are so no longer; *n of them, malloc'ed. NULL: none, or no
+ * memory: then they stay touched, and are told the next time. Locked. */
+static uint64_t *take_touched(struct nodes *ns, size_t *n)
+{
+    uint64_t *ino = NULL;
+    *n = 0;
+    for (size_t i = 0; i < N_BUCKET; i++)
+        for (struct node *nd = ns->bucket[i]; nd; nd = nd->chain)
+            *n += nd->touched;
+    if (*n == 0 || !(ino = malloc(*n * sizeof *ino)))
+        return NULL;
+    *n = 0;
+    for (size_t i = 0; i < N_BUCKET; i++)
+        for (struct node *nd = ns->bucket[i]; nd; nd = nd->chain) {
+            if (nd->touched)
+                ino[(*n)++] = nd->ino;
+            nd->touched = false;
+        }
+    return ino;
+}
+
+void nodes_touched(struct nodes *ns, void (*changed)(void *ctx, uint64_t dir, const char *name),
+                   void *ctx)
+{
+    size_t n;
+    pthread_mutex_lock(&ns->mu);
+    uint64_t *ino = take_touched(ns, &n);
+    pthread_mutex_unlock(&ns->mu);
+    for (size_t i = 0; ino && i < n; i++)
+        changed(ctx, ino[i], NULL);
+    free(ino);
+}
+
+static bool any_touched(const struct nodes *ns)
+{
+    for (size_t i = 0; i < N_BUCKET; i++)
+        for (struct node *nd = ns->bucket[i]; nd; nd = nd->chain)
+            if (nd->touched)
+                return true;
+    return false;
+}
+
 static void no_change(void *ctx, uint64_t dir, const char *name)
 {
     (void)ctx;
@@ -206,7 +248,11 @@ struct tree *nodes_swap(struct nodes *ns, struct tree *t)
 {
     pthread_mutex_lock(&ns->mu);
     struct tree *old = ns->tree;
-    t->generation = old ? old->generation + (tree_diff(old, t, no_change, NULL) > 0) : 1;
+    bool differs = !old || tree_diff(old, t, no_change, NULL) > 0 || any_touched(ns);
+    t->generation = (old ? old->generation : 0) + differs;
+    size_t n;
+    if (!old)
+        free(take_touched(ns, &n)); /* nobody knows them yet */
     ns->tree = t;
     pthread_mutex_unlock(&ns->mu);
     return old;

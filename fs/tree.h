@@ -68,6 +68,8 @@ struct node {
     struct vfile *vf;           /* by nodes_vfile only */
     uint64_t n_lookup;
     int refs;
+    bool
+        touched; /* shows other attributes than the kernel may know; who builds trees looks at it */
     struct node *chain;
 };
 
@@ -125,7 +127,7 @@ int tree_new(struct tree **out, struct nodes *ns, struct vfile_env *env, struct 
              const struct tree_options *opt, struct err *e);
 
 /* t becomes the current tree (takes it); the former one's reference goes to the caller, NULL at
- * first. generation is set here: one more than before if the two differ. */
+ * first. generation is set here: one more than before if the two differ, or nodes were touched. */
 struct tree *nodes_swap(struct nodes *ns, struct tree *t);
 struct tree *nodes_tree(struct nodes *ns); /* the current one, counted; NULL before the first */
 void tree_put(struct nodes *ns, struct tree *t);
@@ -154,6 +156,9 @@ size_t tree_diff(const struct tree *a, const struct tree *b,
 /* What serving t taught about its models goes into the entries of its scan, for the next one. Only by who
  * scans. True: something new, worth to be kept on disk. */
 bool tree_learn(struct nodes *ns, struct tree *t);
+/* Every node that shows other attributes than when this was last asked (dir; name NULL). */
+void nodes_touched(struct nodes *ns, void (*changed)(void *ctx, uint64_t dir, const char *name),
+                   void *ctx);
 
 /* All open .apr files' vfiles are asked to look at their sources. */
 void nodes_check_open(struct nodes *ns);

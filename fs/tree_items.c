@@ -25,6 +25,8 @@ uint64_t wish_ino(const struct wish *w, const char *path)
 
 void node_renew(struct node *n, const struct wish *w)
 {
+    n->touched = n->touched || atomic_load(&n->mode) != w->mode || atomic_load(&n->uid) != w->uid ||
+                 atomic_load(&n->gid) != w->gid;
     atomic_store(&n->mode, w->mode);
     atomic_store(&n->uid, w->uid);
     atomic_store(&n->gid, w->gid);
@@ -74,6 +76,8 @@ static struct node *node_for(struct builder *b, const char *path, const struct w
     }
     n->refs++;
     node_renew(n, w);
+    if (fresh)
+        n->touched = false;
     if (w->vf && n->vf != w->vf) {
         vfile_put(n->vf);
         n->vf = vfile_get(w->vf);
@@ -157,6 +161,7 @@ static int make_dir(struct builder *b, struct node *node, size_t lo, size_t hi)
         int64_t m = atomic_load(&n->mtime_ns);
         newest = m > newest ? m : newest;
     }
+    node->touched = node->touched || atomic_load(&node->mtime_ns) != newest;
     atomic_store(&node->mtime_ns, newest);
     return 0;
 }
