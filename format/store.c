@@ -2,6 +2,7 @@
  * are, and here they get their names, their order and their problem lines. */
 #include "format/store_internal.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <openssl/evp.h>
@@ -69,28 +70,28 @@ const char *store_role_name(enum store_role r)
     return name[r];
 }
 
+void store_entry_texts(struct store_entry *en, char **text[STORE_N_TEXT])
+{
+    char **const all[] = {&en->publisher,     &en->model,         &en->stem,     &en->wish,
+                          &en->order,         &en->called,        &en->revision, &en->params,
+                          &en->why,           &en->warning,       &en->arch,     &en->quant,
+                          &en->tokenizer_why, &en->generation_why};
+    static_assert(sizeof all / sizeof *all == STORE_N_TEXT, "each text once");
+    memcpy(text, all, sizeof all);
+}
+
 void store_entry_release(struct store_entry *en)
 {
-    free(en->publisher);
-    free(en->model);
-    free(en->stem);
-    free(en->wish);
-    free(en->order);
-    free(en->called);
-    free(en->revision);
-    free(en->params);
+    char **text[STORE_N_TEXT];
+    store_entry_texts(en, text);
+    for (int i = 0; i < STORE_N_TEXT; i++)
+        free(*text[i]);
     for (size_t i = 0; i < en->n_alias; i++)
         free(en->alias[i]);
     free(en->alias);
     for (int i = 0; i < en->n_part; i++)
         store_part_release(&en->part[i]);
     free(en->part);
-    free(en->why);
-    free(en->warning);
-    free(en->arch);
-    free(en->quant);
-    free(en->tokenizer_why);
-    free(en->generation_why);
     if (en->learnt)
         free(en->learnt->crc);
     free(en->learnt);
@@ -518,9 +519,12 @@ static void take_dirs(struct store *s, struct store_build *b)
     b->n_dir = 0;
 }
 
-static int make_entries(struct store *s, struct store_build *b, struct err *e)
+/* keep: the scan before, whose entries stay where a place cannot be read; NULL: none does. */
+static int make_entries(struct store *s, struct store_build *b, const struct store *keep,
+                        struct err *e)
 {
-    s->entry = calloc(b->n_cand + 1, sizeof *s->entry);
+    s->entry =
+        calloc(b->n_cand + (keep ? keep->n_entry + keep->n_merged : 0) + 1, sizeof *s->entry);
     if (!s->entry)
         return err_set(e, -ENOMEM, "no memory for %zu entries", b->n_cand);
     size_t n_prev;
@@ -529,6 +533,8 @@ static int make_entries(struct store *s, struct store_build *b, struct err *e)
     for (size_t i = 0; rc == 0 && i < b->n_cand; i++)
         rc = make_entry(s, &b->cand[i], prev, n_prev, e);
     free(prev);
+    if (rc == 0 && keep)
+        rc = store_keep(s, b, keep);
     if (rc == 0)
         rc = merge_same(s);
     if (rc == 0)
@@ -570,7 +576,7 @@ static int try_below(const struct layout *l, struct store *s, int *fd, bool *fit
     *fits = false;
     int sub = openat(*fd, l->below, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (sub < 0)
-        return store_starved(-errno) ? -errno : 0;
+        return store_starved(-errno) || store_passing(-errno) ? -errno : 0;
     int rc = asprintf(&path, "%s/%s", s->root, l->below) < 0 ? -ENOMEM : 0;
     if (rc == 0 && l->detect(sub, path)) {
         char *real = realpath(path, NULL);
@@ -597,13 +603,12 @@ static bool names_model(int root_fd, const char *name)
     return store_named_gguf(name);
 }
 
-/* Told by s->opt.kind, or the first that fits: the root itself, then one folder below it, unless
+/* Told by kind, or the first that fits: the root itself, then one folder below it, unless
  * the root has models of its own, which would be lost. given: the root's name as it was given,
  * which may say more than the real path. */
-static int find_layout(const struct layout **out, struct store *s, int *fd, const char *given,
-                       struct err *e)
+static int find_layout(const struct layout **out, struct store *s, int *fd, enum store_kind kind,
+                       const char *given, struct err *e)
 {
-    enum store_kind kind = s->opt.kind;
     if (s->opt.view == STORE_VIEW_GGUF) { /* no program keeps .apr files in a layout of its own */
         if (kind != STORE_AUTO && kind != STORE_PLAIN)
             return err_set(e, -EINVAL, "as=gguf shows .apr files of plain folders, not of store=%s",
@@ -647,37 +652,76 @@ bool store_any_name(int root_fd, bool (*fits)(int root_fd, const char *name))
     return found;
 }
 
-int store_scan(struct store **out, const char *root, const struct store_options *opt,
-               const struct store *prev, struct err *e)
+/* Opens the root, tells the layout, walks it. kind: AUTO, or what it is. */
+static int walk_root(struct store *s, struct store_build *b, const char *root, enum store_kind kind,
+                     const struct store *prev, struct err *e)
+{
+    const struct layout *l;
+    int rc = open_root(s, root, &b->root_fd, e);
+    if (rc == 0)
+        rc = find_layout(&l, s, &b->root_fd, kind, root, e);
+    if (rc < 0)
+        return rc;
+    b->root = s->root;
+    b->prev =
+        prev && !strcmp(prev->root, s->root) && same_options(&prev->opt, b->opt) ? prev : NULL;
+    s->kind = b->kind = l->kind;
+    b->how = b->opt->resolve == STORE_RESOLVE_BENEATH ? STORE_HOW_BENEATH : STORE_HOW_ANY;
+    return l->scan(b, e);
+}
+
+/* In the place of a walk that failed with rc: nothing, but what was there where the failure may pass. */
+static int stand_in(struct store *s, struct store_build *b, const struct store *was, int rc,
+                    const struct err *why)
+{
+    const struct store_options *opt = b->opt;
+    char text[ERR_MSG_MAX + 64];
+    store_build_release(b);
+    *b = (struct store_build){.opt = opt, .root_fd = -1};
+    free(s->root);
+    s->root = strdup(was->root);
+    s->kind = was->kind;
+    s->root_rc = rc;
+    snprintf(text, sizeof text, "%s; %s, and looked at again", why->msg,
+             store_passing(rc) ? "what was there is shown as it was" : "nothing of it is shown");
+    return s->root ? store_problem_add(b, rc, "", "", text) : -ENOMEM;
+}
+
+int store_scan_again(struct store **out, const char *root, const struct store_options *opt,
+                     const struct store *prev, const struct store *was, struct err *e)
 {
     struct store_build b = {.opt = opt, .root_fd = -1};
     struct store *s = calloc(1, sizeof *s);
-    int rc = s ? 0 : err_set(e, -ENOMEM, "no memory for a store");
-    if (rc < 0)
-        goto out;
+    struct err why = {0};
+    if (!s)
+        return err_set(e, -ENOMEM, "no memory for a store");
     s->opt = *opt;
-    rc = open_root(s, root, &b.root_fd, e);
-    if (rc < 0)
-        goto out;
-    const struct layout *l;
-    rc = find_layout(&l, s, &b.root_fd, root, e);
-    if (rc < 0)
-        goto out;
-    b.root = s->root;
-    b.prev = prev && !strcmp(prev->root, s->root) && same_options(&prev->opt, opt) ? prev : NULL;
-    s->kind = b.kind = l->kind;
-    b.how = opt->resolve == STORE_RESOLVE_BENEATH ? STORE_HOW_BENEATH : STORE_HOW_ANY;
-    rc = l->scan(&b, e);
+    /* What was told once is not guessed anew, nor looked for elsewhere: an Ollama store whose last
+     * manifest is gone is no plain folder of blobs, and what llama.cpp moved has the name it had. */
+    enum store_kind kind = opt->kind;
+    if (was && was->kind != STORE_PLAIN) {
+        kind = was->kind;
+        root = was->root;
+    }
+    int rc = walk_root(s, &b, root, kind, prev, &why);
+    if (rc < 0 && was && !store_starved(rc))
+        rc = stand_in(s, &b, was, rc, &why);
     if (rc == 0)
-        rc = make_entries(s, &b, e);
+        rc = make_entries(s, &b, was, &why);
     if (rc < 0)
-        goto out;
-    *out = s;
-    s = NULL;
-out:
+        err_set(e, rc, "%s", why.msg);
+    else
+        *out = s;
     store_build_release(&b);
-    store_free(s);
+    if (rc < 0)
+        store_free(s);
     return rc;
+}
+
+int store_scan(struct store **out, const char *root, const struct store_options *opt,
+               const struct store *prev, struct err *e)
+{
+    return store_scan_again(out, root, opt, prev, NULL, e);
 }
 
 static bool equal_entry(const struct store_entry *a, const struct store_entry *b)

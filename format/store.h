@@ -154,6 +154,8 @@ struct store {
                  * each once */
     size_t n_dir;
     size_t n_parsed; /* headers read by this scan; the rest came from prev */
+    int root_rc;     /* != 0: the root itself could not be read by this scan (store_set_rescan) */
+    size_t n_kept;   /* entries that the scan before knew, of places that cannot be read now */
 };
 
 /* Scans root. prev (may be NULL) is an earlier scan with the same options: files whose (path, dev,

@@ -66,6 +66,9 @@ int store_problem_add(struct store_build *b, int rc, const char *rel, const char
 /* A folder to be watched, of struct store's dir; copied. store_folder_open() calls it. */
 int store_dir_add(struct store_build *b, const char *rel);
 void store_part_release(struct store_part *p);
+/* Every text of en that is one string of its own: for all who free or copy them. */
+#define STORE_N_TEXT 14
+void store_entry_texts(struct store_entry *en, char **text[STORE_N_TEXT]);
 void store_entry_release(struct store_entry *en); /* all zero afterwards */
 /* Gives en the name that its claim got. 0 or -ENOMEM. */
 int store_entry_rename(struct store_entry *en, const struct name_claim *c);
@@ -75,6 +78,19 @@ int store_entry_join(struct store *s, struct store_entry *to, struct store_entry
 void store_sort_entries(struct store *s); /* by what struct store says */
 void store_problem_release(struct store_problem *p);
 void store_build_release(struct store_build *b); /* and closes root_fd */
+
+/* store_scan(); with was, the store that this mount shows of it now (before a merge), the layout stays
+ * unless that was plain, what cannot be read for a reason that passes is as was had it, and a root that
+ * cannot be read is no error but root_rc and a problem of the root: it fails only if store_starved. */
+int store_scan_again(struct store **out, const char *root, const struct store_options *opt,
+                     const struct store *prev, const struct store *was, struct err *e);
+
+/* A failure of the network or a device: says nothing about what is there. */
+bool store_passing(int rc);
+/* Puts prev's entries among s's (with room for them all) where b's problems, or s's own entries, say that
+ * their place cannot be read for such a reason. -ENOMEM. */
+int store_keep(struct store *s, struct store_build *b, const struct store *prev);
+struct store *store_copy(const struct store *s); /* NULL: no memory */
 
 /* Opens a file below the root as §2.3 of the design says; takes nothing. dir_fd/name may be a
  * shortcut to the same file (-1: none). Returns a descriptor of a regular file and its id, or

@@ -38,8 +38,8 @@ static int cmp_mine(const void *pa, const void *pb)
 /* The same bytes: the same files, or such as both stores know the hash of. */
 static bool same_content(const struct store_entry *a, const struct store_entry *b)
 {
-    if (a->n_part != b->n_part)
-        return false;
+    if (a->n_part != b->n_part || strcmp(a->params, b->params))
+        return false; /* what a tag sets besides is shown too */
     for (int i = 0; i < a->n_part; i++) {
         const struct store_part *p = &a->part[i], *q = &b->part[i];
         bool file = p->id.dev == q->id.dev && p->id.ino == q->id.ino;
@@ -135,8 +135,20 @@ static void close_gaps(struct store *s)
     s->n_entry = n;
 }
 
+/* The stores as they are, for the next scan: what is one entry now may be two then. */
+static int keep_raw(struct store_set *set)
+{
+    set->raw = calloc(set->n + 1, sizeof(struct store *));
+    for (size_t i = 0; set->raw && i < set->n; i++)
+        if (!(set->raw[i] = store_copy(set->store[i])))
+            return -ENOMEM;
+    return set->raw ? 0 : -ENOMEM;
+}
+
 int store_set_merge(struct store_set *set, struct err *e)
 {
+    if (keep_raw(set) < 0)
+        return err_set(e, -ENOMEM, "no memory to merge the stores");
     struct mine *m = calloc(store_set_n_entry(set) + 1, sizeof *m);
     int rc = m ? 0 : -ENOMEM;
     size_t n = 0;

@@ -2,8 +2,8 @@
 #include "format/store_set.h"
 
 #include "format/name.h"
+#include "format/store_internal.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,8 +15,11 @@ void store_set_free(struct store_set *set)
         return;
     for (size_t i = 0; i < set->n; i++) {
         store_free(set->store[i]);
+        if (set->raw)
+            store_free(set->raw[i]);
         free(set->label[i]);
     }
+    free(set->raw);
     free(set->store);
     free(set->label);
     free(set);
@@ -56,14 +59,17 @@ static bool label_taken(const struct store_set *set, const char *label)
     return false;
 }
 
-/* s and its label, behind those that are there. */
-static int set_add(struct store_set *set, struct store *takes)
+/* A store, behind those that are there; label: what it was called before, NULL: it gets one. */
+static int set_add(struct store_set *set, struct store *takes, const char *label)
 {
-    char wish[NAME_SIZE], label[NAME_SIZE + 24];
-    label_wish(wish, takes);
-    snprintf(label, sizeof label, "%s", wish);
-    for (size_t k = 2; label_taken(set, label); k++)
-        snprintf(label, sizeof label, "%s-%zu", wish, k);
+    char wish[NAME_SIZE], fresh[NAME_SIZE + 24];
+    if (!label) {
+        label_wish(wish, takes);
+        snprintf(fresh, sizeof fresh, "%s", wish);
+        for (size_t k = 2; label_taken(set, fresh); k++)
+            snprintf(fresh, sizeof fresh, "%s-%zu", wish, k);
+        label = fresh;
+    }
     set->label[set->n] = strdup(label);
     if (!set->label[set->n]) {
         store_free(takes);
@@ -78,15 +84,16 @@ struct store_set *store_set_of(struct store *takes)
     struct store_set *set = set_new(1);
     if (!set)
         store_free(takes);
-    else if (set_add(set, takes) < 0) {
+    else if (set_add(set, takes, NULL) < 0) {
         store_set_free(set);
         set = NULL;
     }
     return set;
 }
 
-int store_set_scan(struct store_set **out, const struct store_source *src, size_t n,
-                   const struct store_options *opt, const struct store_set *prev, struct err *e)
+static int scan_set(struct store_set **out, const struct store_source *src, size_t n,
+                    const struct store_options *opt, const struct store_set *prev, bool again,
+                    struct err *e)
 {
     struct store_set *set = set_new(n);
     if (!set)
@@ -97,9 +104,12 @@ int store_set_scan(struct store_set **out, const struct store_source *src, size_
         struct store *s;
         if (src[i].kind != STORE_AUTO)
             o.kind = src[i].kind;
-        /* store_scan itself takes nothing from a store with another root or other options. */
-        rc = store_scan(&s, src[i].path, &o, prev && i < prev->n ? prev->store[i] : NULL, e);
-        if (rc == 0 && (rc = set_add(set, s)) < 0)
+        const struct store *known = prev && i < prev->n ? prev->store[i] : NULL, *was = NULL;
+        if (again)
+            was = prev->raw ? prev->raw[i] : prev->store[i];
+        /* The scan itself takes nothing from a store with another root or other options. */
+        rc = store_scan_again(&s, src[i].path, &o, known, was, e);
+        if (rc == 0 && (rc = set_add(set, s, again ? prev->label[i] : NULL)) < 0)
             err_set(e, rc, "no memory for %zu stores", n);
     }
     if (rc < 0) {
@@ -108,6 +118,18 @@ int store_set_scan(struct store_set **out, const struct store_source *src, size_
     }
     *out = set;
     return 0;
+}
+
+int store_set_scan(struct store_set **out, const struct store_source *src, size_t n,
+                   const struct store_options *opt, const struct store_set *prev, struct err *e)
+{
+    return scan_set(out, src, n, opt, prev, false, e);
+}
+
+int store_set_rescan(struct store_set **out, const struct store_source *src, size_t n,
+                     const struct store_options *opt, const struct store_set *prev, struct err *e)
+{
+    return scan_set(out, src, n, opt, prev, true, e);
 }
 
 const char *store_set_top(const struct store_set *set, size_t i)

@@ -23,6 +23,7 @@ struct store_set {
     char **label;
     size_t n;
     bool merged;
+    struct store **raw; /* of a merged set: the stores before, for the next scan; else NULL */
 };
 
 /* Scans every source. prev (may be NULL) is an earlier set: each store in it helps the scan of the
@@ -30,6 +31,12 @@ struct store_set {
  * caller's, store_set_free's to free. */
 int store_set_scan(struct store_set **out, const struct store_source *src, size_t n,
                    const struct store_options *opt, const struct store_set *prev, struct err *e);
+/* The next scan of a mount that runs, prev being what it shows now, of the same sources. Labels stay, and
+ * layouts that are not plain. A source that cannot be read does not keep the others back: it is a
+ * store with root_rc and a problem, empty if its root is gone or closed; where the network or a device
+ * failed (also below the root) what prev knew stays. Fails without memory or descriptors. */
+int store_set_rescan(struct store_set **out, const struct store_source *src, size_t n,
+                     const struct store_options *opt, const struct store_set *prev, struct err *e);
 /* Settles the names of all stores together, so that they can stand in one tree: of equal names in one
  * directory the later (by the sources' order) gets a suffix, and what is the same file, or has the
  * SHA-256 that both stores tell, is one entry with the aliases of both. 0 or -ENOMEM. */

@@ -34,7 +34,7 @@ struct fs {
     struct sandbox sandbox; /* who writes to a folder, or reads one that is no source, names it by
                                sandbox_allow before the mount */
     struct broker *broker;  /* does what needs privilege (broker.h); NULL before the mount */
-    double entry_timeout_s, attr_timeout_s;
+    _Atomic double entry_timeout_s, attr_timeout_s;
     struct sources sources; /* real paths */
     pthread_mutex_t handles_mu;
     struct handle *handles; /* all that are open (ops.c) */

@@ -156,6 +156,7 @@ size_t tree_diff(const struct tree *a, const struct tree *b,
 /* What serving t taught about its models goes into the entries of its scan, for the next one. Only by who
  * scans. True: something new, worth to be kept on disk. */
 bool tree_learn(struct nodes *ns, struct tree *t);
+
 /* Every node that shows other attributes than when this was last asked (dir; name NULL). */
 void nodes_touched(struct nodes *ns, void (*changed)(void *ctx, uint64_t dir, const char *name),
                    void *ctx);

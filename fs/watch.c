@@ -3,10 +3,10 @@
 #include "fs/watch.h"
 
 #include "format/store_set.h"
-#include "fs/compat.h"
 #include "fs/fs.h"
 #include "fs/index.h"
 #include "fs/log.h"
+#include "fs/watch_dirs.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -18,32 +18,27 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/inotify.h>
-#include <sys/stat.h>
-#include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
 
 #define QUIET_ONE_MS 30
 #define QUIET_MS     250
 #define LATEST_MS    2000
-#define RETRY_MS     1000 /* after a scan that failed */
+#define RETRY_MS     1000 /* after a scan that failed; between two looks for a root that is gone */
 #define MAX_LOGGED   20   /* problems of one scan that go to the log */
 #define CHECK_MS     20   /* between two looks at open files while one is being written */
-#define MASK                                                                                       \
-    (IN_CREATE | IN_MOVED_FROM | IN_MOVED_TO | IN_DELETE | IN_CLOSE_WRITE | IN_MODIFY |            \
-     IN_ATTRIB | IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR)
 
 struct watch {
     struct fs *fs;
-    int ino_fd, wake_fd;
+    int wake_fd;
     pthread_t thread;
     bool started;
     /* The watch thread's own. */
-    int *wd; /* sorted */
-    size_t n_wd;
+    struct watch_dirs dirs;
     uint64_t first_ms, last_ms; /* of the events not yet answered by a scan; 0: none */
     uint64_t last_check_ms;
     uint64_t retry_ms;      /* when the scan that failed is repeated; 0: none did */
+    uint64_t roots_ms;      /* when roots that could not be read are looked for; 0: all could */
     char said[ERR_MSG_MAX]; /* why it failed: told once */
     char one_name[256];     /* the name all of them concern */
     uint32_t one_cookie;
@@ -52,6 +47,7 @@ struct watch {
     pthread_mutex_t mu;
     pthread_cond_t scanned;
     bool stop, disarmed, kicked, learnt;
+    bool by_ttl;              /* inotify does not do for all */
     uint64_t n_begun, n_done; /* scans */
     uint64_t last_scan_at_ms;
     uint64_t *stale; /* inodes whose pages are to go */
@@ -64,132 +60,6 @@ static uint64_t clock_ms(void)
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
-}
-
-/* --- directories -------------------------------------------------------------------------- */
-
-static void no_inotify(struct watch *w, const char *why)
-{
-    if (w->ino_fd >= 0)
-        close(w->ino_fd);
-    w->ino_fd = -1;
-    pthread_mutex_lock(&w->mu);
-    w->stats.inotify = false;
-    snprintf(w->stats.why_not, sizeof w->stats.why_not, "%s", why);
-    pthread_mutex_unlock(&w->mu);
-    log_line(LOG_WARN, "no inotify (%s): the store is looked at every %u s when asked for a name",
-             why, w->fs->opt.ttl_s);
-}
-
-static int cmp_int(const void *a, const void *b)
-{
-    int x = *(const int *)a, y = *(const int *)b;
-    return x < y ? -1 : x > y;
-}
-
-struct wd_set {
-    int *wd;
-    size_t n, cap;
-    int rc; /* -EMFILE and the like: not all could be walked */
-};
-
-static void wd_add(struct watch *w, struct wd_set *s, const char *path)
-{
-    if (w->ino_fd < 0)
-        return;
-    int wd = inotify_add_watch(w->ino_fd, path, MASK);
-    if (wd < 0) {
-        if (errno == ENOSPC)
-            no_inotify(w,
-                       "all inotify watches of this user are in use: fs.inotify.max_user_watches");
-        return; /* gone or not readable: the scan says so */
-    }
-    if (s->n == s->cap) {
-        size_t cap = s->cap ? 2 * s->cap : 64;
-        int *more = realloc(s->wd, cap * sizeof *more);
-        if (!more) {
-            s->rc = -ENOMEM;
-            return;
-        }
-        s->wd = more;
-        s->cap = cap;
-    }
-    s->wd[s->n++] = wd;
-}
-
-/* The folders that a store told of when it was scanned. */
-static void wd_store(struct watch *w, struct wd_set *s, const struct store *st)
-{
-    for (size_t i = 0; i < st->n_dir && w->ino_fd >= 0; i++) {
-        char *path;
-        const char *root = strcmp(st->root, "/") ? st->root : "";
-        if (asprintf(&path, "%s/%s", root, st->dir[i]) < 0) {
-            s->rc = -ENOMEM;
-            return;
-        }
-        wd_add(w, s, path);
-        free(path);
-    }
-}
-
-/* The directories that a link's target lies in, for what changes there changes a model here. */
-static void wd_targets(struct watch *w, struct wd_set *s, const struct store *st)
-{
-    for (size_t i = 0; i < st->n_entry; i++)
-        for (int k = 0; k < st->entry[i].n_part; k++) {
-            struct stat ls;
-            const char *path = st->entry[i].part[k].path;
-            if (lstat(path, &ls) < 0 || !S_ISLNK(ls.st_mode))
-                continue;
-            char *real = realpath(path, NULL), *slash = real ? strrchr(real, '/') : NULL;
-            if (slash) {
-                slash[slash == real] = '\0';
-                wd_add(w, s, real);
-            }
-            free(real);
-        }
-}
-
-static void wd_scan(struct watch *w, struct wd_set *s, const struct store_set *set)
-{
-    for (size_t i = 0; i < set->n; i++) {
-        wd_store(w, s, set->store[i]);
-        wd_targets(w, s, set->store[i]);
-    }
-}
-
-/* Watches what a scan said is worth it, and forgets what no longer is. *fresh: there was something
- * that nobody watched while it was scanned, so what happened there since is not known. If not all
- * could be watched for want of memory, what was watched stays watched. */
-static int wd_renew(struct watch *w, const struct store_set *set, bool *fresh, struct err *e)
-{
-    *fresh = false;
-    if (w->ino_fd < 0)
-        return 0;
-    struct wd_set s = {0};
-    wd_scan(w, &s, set);
-    if (s.rc < 0) {
-        free(s.wd);
-        return err_set(e, s.rc, "no memory to watch the sources");
-    }
-    if (w->ino_fd < 0) { /* there was one too many */
-        free(s.wd);
-        s = (struct wd_set){0};
-    }
-    if (s.n)
-        qsort(s.wd, s.n, sizeof *s.wd, cmp_int);
-    for (size_t i = 0; i < w->n_wd && w->ino_fd >= 0; i++)
-        if (!s.n || !bsearch(&w->wd[i], s.wd, s.n, sizeof *s.wd, cmp_int))
-            inotify_rm_watch(w->ino_fd, w->wd[i]);
-    for (size_t i = 0; i < s.n && !*fresh; i++)
-        *fresh = !w->n_wd || !bsearch(&s.wd[i], w->wd, w->n_wd, sizeof *s.wd, cmp_int);
-    free(w->wd);
-    w->wd = s.wd;
-    w->n_wd = s.n;
-    pthread_mutex_lock(&w->mu);
-    w->stats.n_dir = (unsigned)s.n;
-    pthread_mutex_unlock(&w->mu);
-    return 0;
 }
 
 /* --- scanning ----------------------------------------------------------------------------- */
@@ -217,18 +87,21 @@ static void log_problems(const struct store_set *set)
         const struct store *s = set->store[i];
         for (size_t k = 0; k < s->n_problem; k++)
             if (n++ < MAX_LOGGED)
-                log_line(LOG_WARN, "%s%s%s: %s", top, *top ? "/" : "", s->problem[k].path,
-                         s->problem[k].why);
+                log_line(LOG_WARN, "%s%s%s: %s", top, *top && *s->problem[k].path ? "/" : "",
+                         s->problem[k].path, s->problem[k].why);
     }
     if (n > MAX_LOGGED)
         log_line(LOG_WARN, "%zu more lines in .aprfs/problems.txt", n - MAX_LOGGED);
 }
 
-/* The next tree from a scan of all sources. */
-static int make_tree(struct fs *fs, const struct store_set *prev, struct tree **out, struct err *e)
+/* The next tree from a scan of all sources. prev: what is shown now; if first, what an index knew. */
+static int make_tree(struct fs *fs, const struct store_set *prev, bool first, struct tree **out,
+                     struct err *e)
 {
     struct store_set *set;
-    int rc = store_set_scan(&set, fs->sources.src, fs->sources.n, &fs->opt.store, prev, e);
+    struct sources *src = &fs->sources;
+    int rc = first ? store_set_scan(&set, src->src, src->n, &fs->opt.store, prev, e)
+                   : store_set_rescan(&set, src->src, src->n, &fs->opt.store, prev, e);
     if (rc == 0 && fs->opt.merge && (rc = store_set_merge(set, e)) < 0)
         store_set_free(set);
     if (rc < 0)
@@ -253,8 +126,43 @@ static void show_tree(struct watch *w, struct tree *next, bool first)
     pthread_cond_broadcast(&w->scanned);
     pthread_mutex_unlock(&w->mu);
     tree_diff(old, now, notify_changed, w);
+    nodes_touched(fs->nodes, notify_changed, w);
     tree_put(fs->nodes, now);
     tree_put(fs->nodes, old);
+}
+
+/* How long the kernel may keep names and attributes: a look that is due must not be missed for it. */
+static void set_timeouts(struct watch *w)
+{
+    double ttl = w->fs->opt.ttl_s, s = FS_TIMEOUT_S;
+    if (w->by_ttl && ttl > 0 && ttl < s)
+        s = ttl;
+    atomic_store(&w->fs->entry_timeout_s, s);
+    atomic_store(&w->fs->attr_timeout_s, s);
+}
+
+static bool lacks_root(const struct store_set *set)
+{
+    for (size_t i = 0; i < set->n; i++)
+        if (set->store[i]->root_rc)
+            return true;
+    return false;
+}
+
+/* Is there a root that the last scan could not read, and that now is there, or lacks otherwise? */
+static bool root_moved(struct watch *w)
+{
+    struct tree *t = nodes_tree(w->fs->nodes);
+    bool moved = false;
+    for (size_t i = 0; i < t->scan->set->n && !moved; i++) {
+        const struct store *s = t->scan->set->store[i];
+        int fd = s->root_rc ? open(s->root, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+        moved = s->root_rc && (fd >= 0 || s->root_rc != -errno);
+        if (fd >= 0)
+            close(fd);
+    }
+    tree_put(w->fs->nodes, t);
+    return moved;
 }
 
 static int scan_once(struct watch *w, bool first, struct err *e)
@@ -267,19 +175,23 @@ static int scan_once(struct watch *w, bool first, struct err *e)
     bool again = false;
     if (cur)
         tree_learn(fs->nodes, cur); /* the next scan takes over what this one's entries say */
-    int rc = make_tree(fs, first ? known : prev, &next, e);
+    int rc = make_tree(fs, first ? known : prev, first, &next, e);
     store_set_free(known);
     bool changed = rc == 0 && (first || !store_set_equal(next->scan->set, prev));
     if (changed)
         log_problems(next->scan->set);
-    if (rc == 0 && (rc = wd_renew(w, next->scan->set, &again, e)) < 0)
+    if (rc == 0 && (rc = watch_dirs_renew(&w->dirs, next->scan->set, &again, e)) < 0)
         tree_put(fs->nodes, next);
     tree_put(fs->nodes, cur);
     if (rc == 0) {
         pthread_mutex_lock(&w->mu);
         w->stats.n_parsed += store_set_n_parsed(next->scan->set);
+        w->stats.n_dir = (unsigned)w->dirs.n;
         w->kicked = w->kicked || again;
+        w->by_ttl = watch_dirs_text(&w->dirs, next->scan->set, w->stats.how, sizeof w->stats.how);
         pthread_mutex_unlock(&w->mu);
+        set_timeouts(w);
+        w->roots_ms = lacks_root(next->scan->set) ? clock_ms() + RETRY_MS : 0;
         index_note(fs->index, next->scan->set, changed);
         show_tree(w, next, first);
     }
@@ -342,7 +254,9 @@ static void note_event(struct watch *w, const struct inotify_event *ev)
     const char *name = ev->len ? ev->name : "";
     if (ev->mask & IN_IGNORED)
         return;
-    if (ev->mask & (IN_MODIFY | IN_CLOSE_WRITE | IN_ATTRIB) && now - w->last_check_ms >= CHECK_MS) {
+    bool lost = ev->mask & IN_Q_OVERFLOW;
+    if (lost || (ev->mask & (IN_MODIFY | IN_CLOSE_WRITE | IN_ATTRIB) &&
+                 now - w->last_check_ms >= CHECK_MS)) {
         w->last_check_ms = now;
         nodes_check_open(w->fs->nodes);
     }
@@ -363,14 +277,14 @@ static void note_event(struct watch *w, const struct inotify_event *ev)
     w->last_ms = now;
     pthread_mutex_lock(&w->mu);
     w->stats.n_event++;
-    w->stats.n_overflow += (ev->mask & IN_Q_OVERFLOW) != 0;
+    w->stats.n_overflow += lost;
     pthread_mutex_unlock(&w->mu);
 }
 
 static void read_events(struct watch *w)
 {
     _Alignas(struct inotify_event) char buf[64 << 10];
-    ssize_t n = read(w->ino_fd, buf, sizeof buf);
+    ssize_t n = read(w->dirs.fd, buf, sizeof buf);
     for (char *p = buf; n > 0 && p < buf + n;) {
         const struct inotify_event *ev = (const struct inotify_event *)(void *)p;
         note_event(w, ev);
@@ -406,6 +320,19 @@ static int due_in(struct watch *w)
     return at > now ? (int)(at - now) : 0;
 }
 
+static int roots_due_in(const struct watch *w)
+{
+    uint64_t now = w->roots_ms ? clock_ms() : 0;
+    return !w->roots_ms ? -1 : w->roots_ms > now ? (int)(w->roots_ms - now) : 0;
+}
+
+/* Cheaper than a scan of all sources each second because one is not there. */
+static bool look_for_roots(struct watch *w)
+{
+    w->roots_ms = clock_ms() + RETRY_MS;
+    return root_moved(w);
+}
+
 /* The earlier of two waits in ms; -1 is none. */
 static int sooner(int a, int b)
 {
@@ -438,8 +365,8 @@ static void *watch_main(void *ctx)
     struct watch *w = ctx;
     for (;;) {
         struct pollfd p[2] = {{.fd = w->wake_fd, .events = POLLIN},
-                              {.fd = w->ino_fd, .events = POLLIN}};
-        poll(p, 2, sooner(due_in(w), index_due_in(w->fs->index)));
+                              {.fd = w->dirs.fd, .events = POLLIN}};
+        poll(p, 2, sooner(sooner(due_in(w), roots_due_in(w)), index_due_in(w->fs->index)));
         uint64_t n;
         if (p[0].revents && read(w->wake_fd, &n, sizeof n) < 0 && errno != EAGAIN)
             log_line(LOG_ERROR, "eventfd: %s", strerror(errno));
@@ -452,9 +379,9 @@ static void *watch_main(void *ctx)
         }
         drop_stale_pages(w);
         learn(w);
-        if (w->ino_fd >= 0 && p[1].revents)
+        if (w->dirs.fd >= 0 && p[1].revents)
             read_events(w);
-        if (due_in(w) == 0)
+        if (due_in(w) == 0 || (roots_due_in(w) == 0 && look_for_roots(w)))
             scan_again(w);
         else if (index_due_in(w->fs->index) == 0)
             save_index(w, false);
@@ -490,7 +417,7 @@ void watch_touch(struct watch *w)
 {
     uint64_t ttl = w->fs->opt.ttl_s * UINT64_C(1000);
     pthread_mutex_lock(&w->mu);
-    bool over = !w->stats.inotify && ttl && !w->kicked && clock_ms() - w->last_scan_at_ms >= ttl;
+    bool over = w->by_ttl && ttl && !w->kicked && clock_ms() - w->last_scan_at_ms >= ttl;
     w->kicked = w->kicked || over;
     pthread_mutex_unlock(&w->mu);
     if (over)
@@ -560,29 +487,16 @@ int watch_new(struct watch **out, struct fs *fs, struct err *e)
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     pthread_cond_init(&w->scanned, &attr);
     pthread_condattr_destroy(&attr);
-    w->stats.inotify = true;
     w->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-    w->ino_fd = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
-    int rc = 0;
-    if (w->wake_fd < 0)
+    int rc = watch_dirs_init(&w->dirs, fs->sources.n, e);
+    if (rc == 0 && w->wake_fd < 0)
         rc = err_set(e, -errno, "eventfd: %s", strerror(errno));
-    const char *blind = NULL; /* one store that cannot be watched makes all be looked at by TTL */
-    for (size_t i = 0; i < fs->sources.n && !blind; i++) {
-        struct statfs sf;
-        if (statfs(fs->sources.src[i].path, &sf) == 0)
-            blind = compat_remote_fs((unsigned)sf.f_type);
-    }
-    if (rc == 0 && (w->ino_fd < 0 || blind))
-        no_inotify(w, blind ? blind : "inotify_init1 failed: fs.inotify.max_user_instances");
     if (rc == 0)
         rc = scan_once(w, true, e);
     if (rc < 0) {
         watch_free(w);
         return rc;
     }
-    double ttl = fs->opt.ttl_s;
-    fs->entry_timeout_s = fs->attr_timeout_s =
-        w->stats.inotify || ttl == 0 || ttl > FS_TIMEOUT_S ? FS_TIMEOUT_S : ttl;
     *out = w;
     return 0;
 }
@@ -625,13 +539,11 @@ void watch_free(struct watch *w)
 {
     if (!w)
         return;
-    if (w->ino_fd >= 0)
-        close(w->ino_fd);
+    watch_dirs_release(&w->dirs);
     if (w->wake_fd >= 0)
         close(w->wake_fd);
     pthread_cond_destroy(&w->scanned);
     pthread_mutex_destroy(&w->mu);
     free(w->stale);
-    free(w->wd);
     free(w);
 }

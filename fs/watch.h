@@ -2,8 +2,8 @@
  *
  * One thread. inotify on every directory of the store and on those that links lead to; a scan
  * starts after a short quiet (30 ms while one name is concerned, else 250 ms), at the latest 2 s
- * after the first event. Where inotify cannot be had (network file systems, no watches left), a
- * lookup past the TTL starts one. Nothing here is called with a lock held that a FUSE request may
+ * after the first event. A source that inotify cannot tell about (network file systems, no watches
+ * left) makes a lookup past the TTL start one; the others' changes still show at once. Nothing here is called with a lock held that a FUSE request may
  * want: invalidation waits for requests in flight. */
 #ifndef APRFS_FS_WATCH_H
 #define APRFS_FS_WATCH_H
@@ -16,7 +16,7 @@
 struct fs;
 struct watch;
 
-/* The first scan, in the caller's thread: fs->nodes has its tree when this returns. Sets
+/* The first scan, in the caller's thread: fs->nodes has its tree when this returns. Every scan sets
  * fs->entry_timeout_s and attr_timeout_s. */
 int watch_new(struct watch **out, struct fs *fs, struct err *e);
 
@@ -43,8 +43,7 @@ struct watch_stats {
     uint64_t n_scan, n_event, n_overflow, n_parsed;
     double last_scan_ms;
     unsigned n_dir;
-    bool inotify;
-    char why_not[128]; /* why there is no inotify */
+    char how[512]; /* watch_dirs_text() */
 };
 void watch_get_stats(struct watch *w, struct watch_stats *out);
 

@@ -1,0 +1,260 @@
+#!/usr/bin/env bash
+# What the mount sees of its sources by itself, and when: sources that go and come, file systems that tell
+# nothing, watches and queues that run out. TAP; see tests/mount.sh for the words of the environment.
+set -u
+cd "$(dirname "$0")/.." || exit 2
+. tests/mount.sh
+
+# put FROM TO: a model of the small store at another place, renamed there as programs do.
+put() {
+    mkdir -p "$(dirname "$2")"
+    cp "$W/models/$1.gguf" "$2.part"
+    mv "$2.part" "$2"
+}
+models() { [ -d "$W/models" ] || small_store "$W/models"; }
+watching() { sed -n 's/^watching: //p' "$M/.aprfs/status.txt"; }
+scans() { stat_of "$M" scans; }
+
+t_without_a_source() {
+    models
+    put tied-qwen2 "$T/a/p/m/x.gguf"
+    put f16-norms "$T/b/p/y/y.gguf"
+    start m "" -o ttl=0 "$T/a" "$T/b"
+    local ino
+    ino=$(stat -c %i "$M/b/p/y/y.apr")
+    mv "$T/b" "$T/away"
+    until_true 10 test ! -e "$M/b/p"
+    [ "$(ls "$M")" = $'a\nb' ] || fail "$(ls "$M")" # it is a source, gone or not
+    grep -qP "^ENOENT\tb/\.\t.*$T/b: No such file" "$M/.aprfs/problems.txt" || fail "$(cat "$M/.aprfs/problems.txt")"
+    put phi3-fused "$T/a/p/z/z.gguf"
+    until_true 10 test -e "$M/a/p/z/z.apr"
+    mv "$T/away" "$T/b" # nobody tells of that
+    until_true 10 test -e "$M/b/p/y/y.apr"
+    [ "$(stat -c %i "$M/b/p/y/y.apr")" = "$ino" ]
+    grep -q ENOENT "$M/.aprfs/problems.txt" && fail "$(cat "$M/.aprfs/problems.txt")"
+    put phi3-fused "$T/b/p/z/z.gguf" # and it is watched again
+    until_true 10 test -e "$M/b/p/z/z.apr"
+    stop
+}
+
+# A source behind FUSE (ours), one on the disk. With ttl=3600 only inotify can bring the second's news;
+# with a short one the first's come when somebody looks.
+t_by_ttl() {
+    models
+    put tied-qwen2 "$T/inner/p/m/x.gguf"
+    put f16-norms "$T/local/p/y/y.gguf"
+    start inner "$T/inner" -o gguf=file
+    local inner=$M inner_pid=$PID n
+    start far "" -o ttl=3600 "$inner" "$T/local"
+    [ "$(watching)" = "inotify; inner.mnt by ttl (FUSE)" ] || fail "$(watching)"
+    put phi3-fused "$T/inner/p/z/z.gguf"
+    until_true 10 test -e "$inner/p/z/z.apr"
+    put phi3-fused "$T/local/p/z/z.gguf"
+    until_true 10 test -e "$M/local/p/z/z.apr" # so all sources were scanned
+    cmp "$M/inner.mnt/p/z/z.gguf" "$T/inner/p/z/z.gguf"
+    rm "$T/inner/p/z/z.gguf"
+    until_true 10 test ! -e "$inner/p/z/z.apr"
+    n=$(scans)
+    [ -e "$M/inner.mnt/p/z/z.apr" ] # not looked at, and nobody told
+    [ "$(scans)" = "$n" ]
+    kill -HUP "$PID"
+    until_true 10 test ! -e "$M/inner.mnt/p/z/z.apr"
+    stop
+    start near "" -o ttl=1 "$inner" "$T/local"
+    put phi3-fused "$T/inner/p/z/z.gguf"
+    until_true 20 test -e "$M/inner.mnt/p/z/z.apr"
+    stop
+    M=$inner PID=$inner_pid
+    stop
+}
+
+# The server dies: what it had stays in the listing, readers get an error, and it serves again once it is
+# back; a folder below a source that is on the disk, and a source of its own.
+t_dead_server() {
+    models
+    put tied-qwen2 "$T/inner/p/m/x.gguf"
+    put f16-norms "$T/local/q/y/y.gguf"
+    mkdir "$T/local/net"
+    local inner=$T/local/net i_pid
+    "$APRFS" -f --ready-fd 9 -o gguf=file "$T/inner" "$inner" 9> >(read -r _; touch "$T/up") 2>"$T/inner.log" &
+    i_pid=$!
+    echo $i_pid >>"$T/pids"
+    until_true 20 test -e "$T/up"
+    start m "" -o ttl=1 "$T/local" "$inner"
+    local f g
+    f=$(find "$M/local" -name x.apr) g=$(find "$M/net" -name x.apr)
+    [ -n "$f" ] && [ -n "$g" ] || fail "$(find "$M")"
+    kill -9 $i_pid
+    wait $i_pid || true
+    put phi3-fused "$T/local/q/z/z.gguf"
+    until_true 10 test -e "$M/local/q/z/z.apr"
+    until_true 10 grep -qP '^ENOTCONN\tlocal/net\t' "$M/.aprfs/problems.txt" || fail "$(cat "$M/.aprfs/problems.txt")"
+    grep -qP '^ENOTCONN\tnet/\.\t.*shown as it was' "$M/.aprfs/problems.txt" || fail "$(cat "$M/.aprfs/problems.txt")"
+    [ -e "$f" ] && [ -e "$g" ] || fail "$(find "$M")"
+    if cat "$f" >/dev/null 2>"$T/err"; then fail "read from a dead server"; fi
+    [ -e "$f" ] || fail "a reader's error took the name away"
+    fusermount3 -u "$inner" || umount -l "$inner"
+    "$APRFS" -f --ready-fd 9 -o gguf=file "$T/inner" "$inner" 9> >(read -r _; touch "$T/up2") 2>"$T/inner2.log" &
+    i_pid=$!
+    echo $i_pid >>"$T/pids"
+    until_true 20 test -e "$T/up2"
+    back() { ! grep -q ENOTCONN "$M/.aprfs/problems.txt" && cmp "${f%.apr}.gguf" "$T/inner/p/m/x.gguf"; }
+    until_true 20 back || fail "$(cat "$M/.aprfs/problems.txt"; find "$M")"
+    stop
+    fusermount3 -u "$inner"
+    wait $i_pid || true
+}
+
+# More events than the queue has room for, all of a kind that starts no scan: only that they ran over can.
+t_overflow() {
+    models
+    put tied-qwen2 "$T/store/p/m/x.gguf"
+    : >"$T/store/p/m/a.log"
+    : >"$T/store/p/m/b.log"
+    start m "$T/store" -o ttl=0
+    local max n
+    max=$(cat /proc/sys/fs/inotify/max_queued_events)
+    [ "$max" -le 200000 ] || skip "fs.inotify.max_queued_events is $max: too many events to make"
+    settled() { n=$(scans); sleep 0.4; [ "$(scans)" = "$n" ]; }
+    until_true 20 settled
+    kill -STOP "$PID"
+    python3 - "$T/store/p/m" "$max" <<'PY'
+import os, sys
+d, n = sys.argv[1], int(sys.argv[2])
+fds = [os.open(d + "/" + f, os.O_WRONLY) for f in ("a.log", "b.log")]
+for i in range(n + 100): # one after the other: equal neighbours would be one event
+    os.write(fds[i & 1], b"x")
+os._exit(0) # closed with the queue full: these events are lost as well
+PY
+    put phi3-fused "$T/store/p/z/z.gguf" # and this one
+    kill -CONT "$PID"
+    until_true 20 test -e "$M/p/z/z.apr" || fail "$(cat "$M/.aprfs/stats.txt")"
+    [ "$(stat_of "$M" event_overflows)" = 1 ] || fail "$(cat "$M/.aprfs/stats.txt")"
+    stop
+}
+
+# No watch left for this user (in a user name space of its own, where that can be said): by TTL, and by
+# inotify again once there are enough.
+t_no_watches() {
+    models
+    put tied-qwen2 "$T/store/p/m/x.gguf"
+    put f16-norms "$T/small/y.gguf"
+    mkdir "$T/m"
+    unshare -Urm true 2>/dev/null || skip "no user name space may be made here"
+    unshare -Urm sh -c 'echo 100 >/proc/sys/user/max_inotify_watches' 2>/dev/null ||
+        skip "a user name space here has no limit of its own for watches"
+    T=$T B=$B APRFS=$APRFS W=$W unshare -Urm bash -eu <<'IN_NAMESPACE'
+limit=/proc/sys/user/max_inotify_watches
+echo 2 >$limit # store has three folders, small one
+"$APRFS" -o ttl=1 "$T/store" "$T/small" "$T/m" 2>"$T/m.daemon" || { cat "$T/m.daemon"; exit 77; }
+status() { sed -n 's/^watching: //p' "$T/m/.aprfs/status.txt"; }
+wait_for() { for i in $(seq 500); do "$@" && return; sleep 0.02; done; echo "waited for $*: $(status)"; exit 1; }
+[ "$(status)" = "inotify; store by ttl (all inotify watches of this user are in use: fs.inotify.max_user_watches)" ] || { status; exit 1; }
+mkdir "$T/store/p/z"
+cp "$W/models/phi3-fused.gguf" "$T/store/p/z/z.gguf"
+wait_for test -e "$T/m/store/p/z/z.apr"
+[ "$(awk '$1 == "watched_directories" { print $2 }' "$T/m/.aprfs/stats.txt")" = 1 ] || exit 1
+echo 100 >$limit
+again() { ls "$T/m" >/dev/null; [ "$(status)" = inotify ]; }
+wait_for again
+umount "$T/m"
+IN_NAMESPACE
+    local rc=$?
+    [ $rc -ne 77 ] || skip "cannot mount in a user name space: $(head -n 1 "$T/m.daemon")"
+    return $rc
+}
+
+# A folder on the way is closed to others: what they may read is what the mount may show them, at once
+# and not when the kernel happens to ask again.
+t_chmod() {
+    [ "$(id -u)" = 0 ] || skip "only root's allow_other shows the sources' own modes"
+    models
+    put tied-qwen2 "$T/store/p/m/x.gguf"
+    chmod 755 "$T/store/p" "$T/store/p/m"
+    chmod 644 "$T/store/p/m/x.gguf"
+    start m "$T/store" -o allow_other,ttl=0
+    local f=$M/p/m/x.apr ino
+    [ "$(stat -c %a "$f")" = 444 ] || fail "$(stat "$f")"
+    ino=$(stat -c %i "$f")
+    # shellcheck disable=SC2016
+    chmod 700 "$T/store/p"
+    mode_is() { [ "$(stat -c %a "$f")" = "$1" ]; }
+    until_true 10 mode_is 400 || fail "$(stat "$f")"
+    [ "$(stat -c %i "$f")" = "$ino" ]
+    chmod 755 "$T/store/p"
+    until_true 10 mode_is 444 || fail "$(stat "$f")"
+    chmod 600 "$T/store/p/m/x.gguf" # the file itself
+    until_true 10 mode_is 400 || fail "$(stat "$f")"
+    stop
+}
+
+# What is closed to us is hidden, with a line that says whose it is: also by a daemon that has locked
+# itself in by then.
+t_closed() {
+    models
+    put tied-qwen2 "$T/store/p/m/x.gguf"
+    put f16-norms "$T/store/p/y/y.gguf"
+    mkdir "$T/store/p/z"
+    local owner
+    owner=$(id -un)
+    start m "$T/store" -o ttl=0
+    if [ "$(id -u)" = 0 ]; then
+        owner=nobody
+        chown nobody "$T/store/p/m/x.gguf" "$T/store/p/z"
+        chmod 700 "$T/store/p/z"
+        chmod 600 "$T/store/p/m/x.gguf"
+    else
+        chmod 0 "$T/store/p/z" "$T/store/p/m/x.gguf"
+    fi
+    until_true 10 test ! -e "$M/p/m/x.apr"
+    until_true 10 grep -qP '^EACCES\tp/z\t' "$M/.aprfs/problems.txt"
+    grep -qP "^EACCES\tp/m/x.gguf\t.*owned by $owner, mode 0" "$M/.aprfs/problems.txt" || fail "$(cat "$M/.aprfs/problems.txt")"
+    grep -qP "^EACCES\tp/z\t.*owned by $owner, mode 0" "$M/.aprfs/problems.txt" || fail "$(cat "$M/.aprfs/problems.txt")"
+    [ -e "$M/p/y/y.apr" ]
+    chmod 755 "$T/store/p/z"
+    stop
+}
+
+# How long a new name takes, for the log; what it may take is a bench's business.
+t_latency() {
+    models
+    local i n
+    mkdir -p "$T/store"
+    for n in 1 $([ "$LONG" = 1 ] && echo 1000); do
+        for i in $(seq "$n"); do
+            mkdir -p "$T/store/p/m$i"
+            cp "$W/models/tied-qwen2.gguf" "$T/store/p/m$i/x$i.gguf"
+        done
+        start "m$n" "$T/store" -o ttl=0
+        python3 - "$T/store/p/m1" "$M/p/m1" "$W/models/phi3-fused.gguf" "$n" <<'PY'
+import os, shutil, statistics, sys, time
+store, mnt, model, n = sys.argv[1:]
+took = []
+for i in range(7):
+    shutil.copy(model, store + "/new.part")
+    time.sleep(0.4) # what the copy itself started is over
+    t = time.monotonic()
+    os.rename(store + "/new.part", store + "/new%d.gguf" % i)
+    while not os.path.exists(mnt + "/new%d.apr" % i):
+        assert time.monotonic() < t + 20
+        time.sleep(0.001)
+    took.append((time.monotonic() - t) * 1000)
+    os.unlink(store + "/new%d.gguf" % i)
+    while os.path.exists(mnt + "/new%d.apr" % i):
+        assert time.monotonic() < t + 20
+        time.sleep(0.001)
+print("# a new name in a store of %s models: median %.0f ms (%s)" % (n, statistics.median(took), " ".join("%.0f" % t for t in took)))
+PY
+        stop
+    done
+}
+
+run watch_goes_on_without_a_source t_without_a_source
+run watch_looks_at_network_sources_by_ttl t_by_ttl
+run watch_keeps_what_a_dead_server_had t_dead_server
+run watch_overflow_rescans t_overflow
+run watch_without_watches_goes_by_ttl t_no_watches
+run watch_shows_who_may_read_at_once t_chmod
+run watch_says_who_closed_a_file t_closed
+run watch_new_names_show_soon t_latency
+tests_end
