@@ -284,6 +284,24 @@ static int make_plan(struct vgguf *v, struct err *e)
     return rc;
 }
 
+/* A GGUF of one part that does not come back byte for byte: why. */
+static int note_difference(struct vgguf *v, struct err *e)
+{
+    if (!v->has_sha)
+        return 0;
+    if (!v->same_head)
+        return vgguf_note_add(
+            v, e,
+            "the order of the tensors, or their places: in the GGUF that the .apr "
+            "was made of they stood otherwise");
+    if (v->size > v->plan.size)
+        return vgguf_note_add(v, e,
+                              "the file's end: the GGUF that the .apr was made of had %" PRIu64
+                              " bytes more behind its last tensor",
+                              v->size - v->plan.size);
+    return 0;
+}
+
 /* What was built is what a reader of GGUFs takes, by our own reader's rules. */
 static int check(struct vgguf *v, struct err *e)
 {
@@ -346,6 +364,8 @@ int vgguf_new(struct vgguf **out, const struct apr *a, struct err *e)
         rc = make_head(v, e);
     if (rc == 0)
         rc = make_plan(v, e);
+    if (rc == 0)
+        rc = note_difference(v, e);
     if (rc == 0)
         rc = check(v, e);
     if (rc == 0 && foreign)

@@ -49,7 +49,8 @@ const struct gguf *vgguf_gguf(const struct vgguf *v);          /* the head, pars
 /* The head is byte for byte that of the GGUF that the .apr was made from (by its SHA-256). */
 bool vgguf_same_head(const struct vgguf *v);
 
-/* What was derived although the file does not say it, a sentence each, its source named. */
+/* What was derived although the file does not say it, a sentence each, its source named; of our own
+ * files why the result is not byte for byte the GGUF that they were made from. */
 size_t vgguf_n_note(const struct vgguf *v);
 const char *vgguf_note(const struct vgguf *v, size_t i);
 

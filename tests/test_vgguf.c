@@ -110,6 +110,36 @@ static void vgguf_gives_odd_keys_back(void **state)
     gguf_build_free(b);
 }
 
+/* A GGUF with more behind its last tensor, which no .apr keeps: told, not hidden. */
+static void vgguf_tells_of_a_lost_end(void **state)
+{
+    (void)state;
+    struct gguf_build *b = gguf_build_llama_like("llama", NULL);
+    size_t len;
+    uint8_t *good = gguf_build_bytes(b, &len), *more = calloc(1, len + 1000);
+    struct source *s;
+    struct gguf *g;
+    struct turned t;
+    struct err e = {0};
+    memcpy(more, good, len);
+    assert_int_equal(source_from_mem(&s, more, len + 1000, "more.gguf", NULL), 0);
+    assert_int_equal(gguf_open(&g, &s, 1, NULL), 0);
+    struct vapr *v = vapr_ok(g, VAPR_NATIVE);
+    if (turn(&t, vapr_bytes(v), (size_t)vapr_size(v), &e) < 0)
+        fail_msg("%s", e.msg);
+    assert_int_equal(t.len, len);
+    assert_memory_equal(t.p, good, len);
+    assert_int_equal(vgguf_n_note(t.v), 1);
+    assert_non_null(strstr(vgguf_note(t.v, 0), "1000 bytes more"));
+    turned_free(&t);
+    vapr_free(v);
+    gguf_close(g);
+    source_close(s);
+    free(good);
+    free(more);
+    gguf_build_free(b);
+}
+
 /* Of several parts one file: split.* gone, all else in order, every tensor's bytes. */
 static void vgguf_joins_parts(void **state)
 {
@@ -165,6 +195,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(vgguf_gives_the_gguf_back),
         cmocka_unit_test(vgguf_gives_odd_keys_back),
+        cmocka_unit_test(vgguf_tells_of_a_lost_end),
         cmocka_unit_test(vgguf_joins_parts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
