@@ -40,8 +40,12 @@ static const struct {
 
 static bool is_gguf_name(const char *s)
 {
-    return strncmp(s, "blk.", 4) == 0 || strncmp(s, "token_embd", 10) == 0 ||
-           strncmp(s, "output", 6) == 0 || strncmp(s, "rope_", 5) == 0;
+    static const char *const begin[] = {"blk.",           "cls.",  "output",     "per_layer_",
+                                        "position_embd.", "rope_", "token_embd", "token_types."};
+    for (size_t i = 0; i < sizeof begin / sizeof begin[0]; i++)
+        if (strncmp(s, begin[i], strlen(begin[i])) == 0)
+            return true;
+    return false;
 }
 
 /* What stands behind "<prefix>N.", N a number as GGUFs write it ("7", not "07" or "+7"); NULL: s is
@@ -366,6 +370,7 @@ static bool is_told(const struct vgguf *v, const struct arch_config *c, const ch
 static int note_unsaid(struct vgguf *v, const struct arch_row *row, const struct arch_config *c,
                        struct err *e)
 {
+    static const char sections[] = "rope.dimension_sections";
     char list[1024] = "";
     size_t n = 0;
     if (!rotates_all(row))
@@ -380,6 +385,9 @@ static int note_unsaid(struct vgguf *v, const struct arch_row *row, const struct
         size_t len = (size_t)(end - p);
         if (is_told(v, c, p, len))
             continue;
+        /* Optional where it only chooses between rotations; where it is these, llama.cpp aborts. */
+        need = need || ((row->rope == ARCH_ROPE_MROPE || row->rope == ARCH_ROPE_IMROPE) &&
+                        len == strlen(sections) && memcmp(p, sections, len) == 0);
         if (need)
             return err_set(e, -ENOTSUP,
                            "architecture '%s': a GGUF of it must have the key %s%s%.*s, which this "

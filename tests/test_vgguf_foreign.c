@@ -172,6 +172,9 @@ static const struct {
     {"{\"architecture\":\"granite\"," DIMS "}", good, 2, -ENOTSUP, "granite.logit_scale"},
     {"{\"architecture\":\"qwen2vl\"," DIMS "}", good, 2, -ENOTSUP,
      "qwen2vl.rope.dimension_sections"},
+    /* llama.cpp reads it if it is there, and aborts where it is not (ggml_mrope: sections > 0). */
+    {"{\"architecture\":\"paddleocr\"," DIMS "}", good, 2, -ENOTSUP,
+     "paddleocr.rope.dimension_sections"},
     {LLAMA ",\"tokenizer.vocabulary\":[\"a\",3],\"tokenizer.merges\":[]}", good, 2, -EUCLEAN,
      "element 1 of 'tokenizer.ggml.tokens' is no str"},
     {LLAMA ",\"aprfs.profile\":\"native\"}", good, 2, -ENOTSUP, "earlier aprfs"},
