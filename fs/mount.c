@@ -165,6 +165,29 @@ static bool is_inside(const char *path, const char *root)
     return strncmp(path, root, n) == 0 && (path[n] == '/' || path[n] == '\0');
 }
 
+uint64_t mount_signature(const char *dir)
+{
+    FILE *f = fopen("/proc/self/mountinfo", "re"); /* any thread's: not the kept one */
+    char *line = NULL;
+    size_t cap = 0;
+    struct mount_line m;
+    struct stat st;
+    uint64_t h = 14695981039346656037u; /* FNV-1a */
+    if (stat(dir, &st) == 0)
+        h = ((h ^ st.st_dev) * 1099511628211u ^ st.st_ino) * 1099511628211u;
+    while (next_line(f, &line, &cap, &m)) {
+        if (!is_inside(m.path, dir))
+            continue;
+        h = (h ^ m.dev) * 1099511628211u;
+        for (const char *p = m.path; *p; p++)
+            h = (h ^ (unsigned char)*p) * 1099511628211u;
+    }
+    free(line);
+    if (f)
+        fclose(f);
+    return h;
+}
+
 static bool conf_allows_other(void)
 {
     FILE *f = fopen("/etc/fuse.conf", "re");

@@ -8,6 +8,7 @@
 
 #include <limits.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 /* Real paths of both sides (those of src replace the given ones), or why that mount is refused: no
@@ -18,6 +19,9 @@ int mount_check(const struct options *o, struct sources *src, char dir[PATH_MAX]
 /* The file system mounted exactly at dir (a real path), by /proc/self/mountinfo: its device and
  * type; false: none. */
 bool mount_at(const char *dir, dev_t *dev, char type[64]);
+
+/* Another number when dir, or what is mounted at it or below it, is another: a disk that came or went. */
+uint64_t mount_signature(const char *dir);
 
 /* Does the mount at dir show outside of this name space of mounts? Not if the one below it is a private or
  * a slave one, as in a service with PrivateTmp= and the like. */

@@ -6,6 +6,7 @@
 #include "fs/fs.h"
 #include "fs/index.h"
 #include "fs/log.h"
+#include "fs/mount.h"
 #include "fs/watch_dirs.h"
 
 #include <errno.h>
@@ -35,6 +36,8 @@ struct watch {
     bool started;
     /* The watch thread's own. */
     struct watch_dirs dirs;
+    int mounts_fd;    /* /proc/self/mountinfo: tells when something is mounted; -1: cannot be had */
+    uint64_t *mounts; /* per source: mount_signature() */
     uint64_t first_ms, last_ms; /* of the events not yet answered by a scan; 0: none */
     uint64_t last_check_ms;
     uint64_t retry_ms;      /* when the scan that failed is repeated; 0: none did */
@@ -348,6 +351,18 @@ static void save_index(struct watch *w, bool last)
     tree_put(w->fs->nodes, t);
 }
 
+/* A disk that is mounted at a source, or below one, changes what is there, and inotify says nothing. */
+static bool mounts_moved(struct watch *w)
+{
+    bool moved = false;
+    for (size_t i = 0; i < w->fs->sources.n; i++) {
+        uint64_t now = mount_signature(w->fs->sources.src[i].path);
+        moved = moved || now != w->mounts[i];
+        w->mounts[i] = now;
+    }
+    return moved;
+}
+
 static void learn(struct watch *w)
 {
     pthread_mutex_lock(&w->mu);
@@ -364,9 +379,10 @@ static void *watch_main(void *ctx)
 {
     struct watch *w = ctx;
     for (;;) {
-        struct pollfd p[2] = {{.fd = w->wake_fd, .events = POLLIN},
-                              {.fd = w->dirs.fd, .events = POLLIN}};
-        poll(p, 2, sooner(sooner(due_in(w), roots_due_in(w)), index_due_in(w->fs->index)));
+        struct pollfd p[3] = {{.fd = w->wake_fd, .events = POLLIN},
+                              {.fd = w->dirs.fd, .events = POLLIN},
+                              {.fd = w->mounts_fd, .events = POLLPRI}};
+        poll(p, 3, sooner(sooner(due_in(w), roots_due_in(w)), index_due_in(w->fs->index)));
         uint64_t n;
         if (p[0].revents && read(w->wake_fd, &n, sizeof n) < 0 && errno != EAGAIN)
             log_line(LOG_ERROR, "eventfd: %s", strerror(errno));
@@ -381,6 +397,8 @@ static void *watch_main(void *ctx)
         learn(w);
         if (w->dirs.fd >= 0 && p[1].revents)
             read_events(w);
+        if (p[2].revents && mounts_moved(w))
+            watch_kick(w);
         if (due_in(w) == 0 || (roots_due_in(w) == 0 && look_for_roots(w)))
             scan_again(w);
         else if (index_due_in(w->fs->index) == 0)
@@ -488,11 +506,17 @@ int watch_new(struct watch **out, struct fs *fs, struct err *e)
     pthread_cond_init(&w->scanned, &attr);
     pthread_condattr_destroy(&attr);
     w->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    w->mounts_fd = open("/proc/self/mountinfo", O_RDONLY | O_CLOEXEC);
+    w->mounts = calloc(fs->sources.n + 1, sizeof *w->mounts);
     int rc = watch_dirs_init(&w->dirs, fs->sources.n, e);
+    if (rc == 0 && !w->mounts)
+        rc = err_set(e, -ENOMEM, "no memory for the watch");
     if (rc == 0 && w->wake_fd < 0)
         rc = err_set(e, -errno, "eventfd: %s", strerror(errno));
-    if (rc == 0)
+    if (rc == 0) {
+        mounts_moved(w);
         rc = scan_once(w, true, e);
+    }
     if (rc < 0) {
         watch_free(w);
         return rc;
@@ -540,6 +564,9 @@ void watch_free(struct watch *w)
     if (!w)
         return;
     watch_dirs_release(&w->dirs);
+    if (w->mounts_fd >= 0)
+        close(w->mounts_fd);
+    free(w->mounts);
     if (w->wake_fd >= 0)
         close(w->wake_fd);
     pthread_cond_destroy(&w->scanned);

@@ -164,6 +164,28 @@ IN_NAMESPACE
     return $rc
 }
 
+# A disk that is mounted where a source is, or below: inotify says nothing of that.
+t_mounted() {
+    models
+    mount --bind "$W" "$W" 2>/dev/null && umount "$W" || skip "nothing may be mounted here"
+    put tied-qwen2 "$T/disk/p/m/x.gguf"
+    put f16-norms "$T/store/p/y/y.gguf"
+    mkdir "$T/store/usb" "$T/empty"
+    start m "" -o ttl=0 "$T/store" "$T/empty"
+    mount --bind "$T/disk" "$T/store/usb"
+    until_true 10 test -e "$M/store/usb/p+m/x.apr" || fail "$(find "$M")"
+    mount --bind "$T/disk" "$T/empty"
+    until_true 10 test -e "$M/empty/p/m/x.apr" || fail "$(find "$M")"
+    put phi3-fused "$T/disk/p/z/z.gguf" # and what is mounted is watched
+    until_true 10 test -e "$M/empty/p/z/z.apr"
+    umount "$T/store/usb"
+    until_true 10 test ! -e "$M/store/usb"
+    umount "$T/empty"
+    until_true 10 test ! -e "$M/empty/p"
+    [ -e "$M/store/p/y/y.apr" ]
+    stop
+}
+
 # A folder on the way is closed to others: what they may read is what the mount may show them, at once
 # and not when the kernel happens to ask again.
 t_chmod() {
@@ -252,6 +274,7 @@ PY
 run watch_goes_on_without_a_source t_without_a_source
 run watch_looks_at_network_sources_by_ttl t_by_ttl
 run watch_keeps_what_a_dead_server_had t_dead_server
+run watch_sees_a_disk_that_is_mounted t_mounted
 run watch_overflow_rescans t_overflow
 run watch_without_watches_goes_by_ttl t_no_watches
 run watch_shows_who_may_read_at_once t_chmod

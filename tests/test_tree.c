@@ -293,6 +293,185 @@ static void tree_keeps_what_did_not_change(void **state)
     world_free(w);
 }
 
+/* Source: stores.md 6, "same path, new content": old handles go on through their descriptor. */
+static void tree_keeps_old_handle_after_replace(void **state)
+{
+    (void)state;
+    struct world *w = world_new();
+    struct err e;
+    tree_model(w->root, "one.gguf", 1);
+    rescan_and_forget(w);
+    struct node *old = walk(w, "local/one/one.apr");
+    struct vfile *vf = nodes_vfile(w->ns, old);
+    size_t size = vfile_size(vf), got;
+    uint8_t *before = malloc(size), *after = malloc(size);
+    assert_int_equal(vfile_open(vf, &e), 0);
+    assert_int_equal(vfile_read(vf, before, 0, size, &got, &e), 0);
+    tree_model(w->root, "other/two.gguf", 2);
+    char *from = path_join(w->root, "other/two.gguf"), *to = path_join(w->root, "one.gguf");
+    assert_int_equal(rename(from, to), 0);
+    rescan_and_forget(w);
+    struct node *now = walk(w, "local/one/one.apr");
+    assert_ptr_not_equal(now, old);
+    assert_int_not_equal(now->ino, old->ino);
+    assert_int_equal(vfile_read(vf, after, 0, size, &got, &e), 0);
+    assert_int_equal(got, size);
+    assert_memory_equal(before, after, size);
+    assert_false(vfile_stale(vf));
+    vfile_close(vf);
+    vfile_put(vf);
+    vf = nodes_vfile(w->ns, now);
+    assert_int_equal(vfile_open(vf, &e), 0);
+    assert_int_equal(vfile_read(vf, after, 0, size, &got, &e), 0);
+    assert_memory_not_equal(before, after, size); /* other weights */
+    vfile_close(vf);
+    vfile_put(vf);
+    free(before);
+    free(after);
+    free(from);
+    free(to);
+    world_free(w);
+}
+
+/* One of everything that has a .gguf, at every depth. */
+static struct tree *tree_of_all_kinds(struct world *w)
+{
+    tree_model(w->root, "one.gguf", 1);
+    tree_model(w->root, "acme/two.gguf", 2);
+    tree_model(w->root, "acme/big/deep/er/three.gguf", 3);
+    tree_shards(w->root, "acme/parts/four", 3);
+    tree_model(w->root, "acme/eyes/five.gguf", 4);
+    tree_projector(w->root, "acme/eyes/mmproj-five.gguf");
+    rescan_and_forget(w);
+    return nodes_tree(w->ns);
+}
+
+/* Source: LM Studio's rule, stores.md 2.3: <publisher>/<model>/<file>.gguf, projectors beside. */
+static void tree_fits_lmstudio(void **state)
+{
+    (void)state;
+    struct world *w = world_new();
+    struct tree *t = tree_of_all_kinds(w);
+    size_t n = 0;
+    for (size_t i = 0; i < t->n_dir; i++)
+        for (size_t k = 0; k < t->dir[i].n; k++) {
+            const char *path = t->dir[i].entry[k].node->path, *at = path;
+            size_t len = strlen(path), n_slash = 0;
+            while ((at = strchr(at, '/')))
+                n_slash++, at++;
+            if (len < 5 || strcmp(path + len - 5, ".gguf"))
+                continue;
+            assert_int_equal(n_slash, 2);
+            n++;
+        }
+    assert_int_equal(n, 8); /* four models of one file, three shards, one projector */
+    assert_non_null(walk(w, "acme/eyes/mmproj-five.gguf"));
+    tree_put(w->ns, t);
+    world_free(w);
+}
+
+/* What llama-server makes of a folder below its --models-dir: of its .gguf files the projector is the one
+ * with "mmproj" in its name, the model the first shard or any other file.
+ * Source: llama.cpp, common/preset.cpp, load_from_models_dir(). */
+static void served(const struct tree_dir *d, const char **model, const char **mmproj)
+{
+    const char *first = NULL, *other = NULL;
+    *mmproj = NULL;
+    for (size_t i = 0; i < d->n; i++) {
+        const char *name = d->entry[i].name;
+        size_t len = strlen(name);
+        if (len < 5 || strcmp(name + len - 5, ".gguf"))
+            continue;
+        if (strstr(name, "mmproj"))
+            *mmproj = name;
+        else if (strstr(name, "-00001-of-"))
+            first = name;
+        else
+            other = name;
+    }
+    *model = first ? first : other;
+}
+
+static void tree_fits_models_dir(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *dir, *model, *mmproj;
+    } row[] = {
+        {"acme/eyes", "five.gguf", "mmproj-five.gguf"},
+        {"acme/parts", "four-00001-of-00003.gguf", NULL},
+        {"acme/big+deep+er", "three.gguf", NULL},
+        {"local/acme", "two.gguf", NULL},
+        {"local/one", "one.gguf", NULL},
+    };
+    struct world *w = world_new();
+    struct tree *t = tree_of_all_kinds(w);
+    for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
+        struct node *n = walk(w, row[i].dir);
+        assert_non_null(n);
+        const char *model, *mmproj;
+        served(tree_find_dir(t, n->ino), &model, &mmproj);
+        assert_string_equal(model, row[i].model);
+        assert_int_equal(mmproj != NULL, row[i].mmproj != NULL);
+        if (mmproj)
+            assert_string_equal(mmproj, row[i].mmproj);
+    }
+    tree_put(w->ns, t);
+    world_free(w);
+}
+
+struct told {
+    uint64_t ino[64];
+    size_t n;
+};
+
+static void take_told(void *ctx, uint64_t ino, const char *name)
+{
+    struct told *t = ctx;
+    assert_null(name);
+    assert_true(t->n < 64);
+    t->ino[t->n++] = ino;
+}
+
+static bool was_told(const struct told *t, const struct node *n)
+{
+    for (size_t i = 0; i < t->n; i++)
+        if (t->ino[i] == n->ino)
+            return true;
+    return false;
+}
+
+/* Of a node that stays and shows other attributes the kernel must hear: once, and it is a change. */
+static void tree_tells_of_attributes_that_changed(void **state)
+{
+    (void)state;
+    struct world *w = world_new();
+    struct told told = {.n = 0};
+    char text[1024];
+    tree_model(w->root, "one.gguf", 1);
+    rescan_and_forget(w);
+    struct node *one = walk(w, "local/one/one.apr");
+    nodes_touched(w->ns, take_told, &told);
+    assert_int_equal(told.n, 0); /* nobody knew other ones */
+    w->opt.umask = 0277;
+    diff(w, rescan(w), text, sizeof text);
+    assert_string_equal(text, ""); /* the nodes are the same */
+    assert_ptr_equal(walk(w, "local/one/one.apr"), one);
+    struct tree *t = nodes_tree(w->ns);
+    assert_int_equal(t->generation, 2);
+    tree_put(w->ns, t);
+    nodes_touched(w->ns, take_told, &told);
+    assert_true(was_told(&told, one));
+    assert_true(was_told(&told, walk(w, "")));
+    assert_true(was_told(&told, walk(w, "local")));
+    assert_true(was_told(&told, walk(w, "local/one/config.json")));
+    assert_false(was_told(&told, walk(w, "local/one/one.gguf"))); /* a link has no mode of its own */
+    told.n = 0;
+    nodes_touched(w->ns, take_told, &told);
+    assert_int_equal(told.n, 0);
+    world_free(w);
+}
+
 static void tree_numbers_survive_a_restart(void **state)
 {
     (void)state;
@@ -521,6 +700,10 @@ int main(void)
         cmocka_unit_test(tree_without_links),
         cmocka_unit_test(tree_of_nothing_is_empty),
         cmocka_unit_test(tree_keeps_what_did_not_change),
+        cmocka_unit_test(tree_keeps_old_handle_after_replace),
+        cmocka_unit_test(tree_fits_lmstudio),
+        cmocka_unit_test(tree_fits_models_dir),
+        cmocka_unit_test(tree_tells_of_attributes_that_changed),
         cmocka_unit_test(tree_numbers_survive_a_restart),
         cmocka_unit_test(tree_tells_new_parameters_under_another_number),
         cmocka_unit_test(tree_nodes_live_as_long_as_the_kernel_counts_on_them),
