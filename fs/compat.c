@@ -64,8 +64,15 @@ const char *compat_remote_fs(unsigned f_type)
         unsigned magic;
         const char *name;
     } remote[] = {
-        {0x6969, "NFS"},    {0xfe534d42, "SMB"},  {0xff534d42, "CIFS"}, {0x65735546, "FUSE"},
-        {0x01021997, "9p"}, {0x00c36400, "Ceph"}, {0x5346414f, "AFS"},  {0x0bd00bd0, "Lustre"},
+        {0x6969, "NFS"},        {0xfe534d42, "SMB"},
+        {0xff534d42, "CIFS"},   {0x65735546, "FUSE"},
+        {0x01021997, "9p"},     {0x00c36400, "Ceph"},
+        {0x5346414f, "AFS"},    {0x0bd00bd0, "Lustre"},
+        {0x6b414653, "AFS"},    {0x73757245, "Coda"},
+        {0x517b, "SMB"},        {0x7461636f, "OCFS2"},
+        {0x01161970, "GFS2"},   {0x47504653, "GPFS"},
+        {0x19830326, "BeeGFS"}, {0x786f4256, "VirtualBox"},
+        {0xbacbacbc, "VMware"},
     };
     for (size_t i = 0; i < sizeof remote / sizeof *remote; i++)
         if (remote[i].magic == f_type)

@@ -49,14 +49,14 @@ static bool whole_blocks(const struct vseg *s, uint64_t *lo, uint64_t *hi)
     return s->kind == VSEG_FILE && *lo < *hi;
 }
 
-bool compose_fits(const struct vfile *vf, char *why, size_t size)
+bool compose_fits(struct vfile *vf, char *why, size_t size)
 {
     uint64_t conv = 0, cloned = 0, lo, hi;
     const struct vseg *s;
     *why = '\0';
     for (size_t i = 0; (s = vfile_seg(vf, i)) && !*why; i++) {
         conv += s->kind == VSEG_CONV ? s->len : 0;
-        if (s->kind == VSEG_CRC)
+        if (s->kind == VSEG_CRC && !vfile_crc_known(vf))
             snprintf(why, size, "the footer's checksum is not known before all was read");
         else if (s->kind == VSEG_FILE && s->off % BLOCK != s->src_off % BLOCK)
             snprintf(why, size, "layout places tensors apart from their blocks");

@@ -25,7 +25,7 @@ struct compose_sys {
 extern const struct compose_sys compose_sys;
 
 /* Whether an open vf can be composed at all; else why not, into why. Asks no file system. */
-bool compose_fits(const struct vfile *vf, char *why, size_t size);
+bool compose_fits(struct vfile *vf, char *why, size_t size);
 
 /* The open vf as a file in dir; *fd read-only, the only descriptor of it. *step: what failed ("unnamed
  * file", "clone", "write", "reopen", "memory"). -ESTALE: the source is another generation by now. */

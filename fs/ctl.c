@@ -111,7 +111,9 @@ static int index_json(const struct tree *t, char **out, size_t *len, struct err 
 static int stats(struct fs *fs, char **out, size_t *len, struct err *e)
 {
     struct watch_stats w;
+    struct tiers_stats t;
     watch_get_stats(fs->watch, &w);
+    tiers_get_stats(fs->tiers, &t);
     return text_printf(
         out, len, e,
         "reads %" PRIu64 "\nread_bytes %" PRIu64 "\neio %" PRIu64 "\nstale %" PRIu64
@@ -121,12 +123,13 @@ static int stats(struct fs *fs, char **out, size_t *len, struct err *e)
         "\nscans %" PRIu64 "\nlast_scan_ms %.0f\nheaders_parsed %" PRIu64 "\nevents %" PRIu64
         "\nevent_overflows %" PRIu64 "\nwatched_directories %u\n",
         atomic_load(&fs->n_read), atomic_load(&fs->n_read_bytes), atomic_load(&fs->n_eio),
-        atomic_load(&fs->n_stale), pinned_n_breaks(), atomic_load(&fs->env.n_open),
-        atomic_load(&fs->n_open_total), atomic_load(&fs->env.file_bytes),
-        atomic_load(&fs->env.mem_bytes), atomic_load(&fs->env.conv_bytes),
-        vcache_mem(fs->env.texts) + vcache_mem(fs->env.units), vcache_spilled(fs->env.texts),
-        nodes_count(fs->nodes), (uint64_t)metrics_proc_kib("RssAnon"), w.n_scan, w.last_scan_ms,
-        w.n_parsed, w.n_event, w.n_overflow, w.n_dir);
+        atomic_load(&fs->n_stale), pinned_n_breaks(),
+        atomic_load(&fs->env.n_open) + t.open[TIER_1A], atomic_load(&fs->n_open_total),
+        atomic_load(&fs->env.file_bytes), atomic_load(&fs->env.mem_bytes),
+        atomic_load(&fs->env.conv_bytes), vcache_mem(fs->env.texts) + vcache_mem(fs->env.units),
+        vcache_spilled(fs->env.texts), nodes_count(fs->nodes),
+        (uint64_t)metrics_proc_kib("RssAnon"), w.n_scan, w.last_scan_ms, w.n_parsed, w.n_event,
+        w.n_overflow, w.n_dir);
 }
 
 /* A line per store. */
@@ -173,7 +176,7 @@ static void options_text(const struct options *o, char *dst, size_t size)
 static int status(struct fs *fs, char **out, size_t *len, struct err *e)
 {
     struct watch_stats w;
-    char fuse[256], tier[2048], options[256], index[2 * 4096];
+    char fuse[256], tier[TIERS_DESCRIBE_MAX], options[256], index[2 * 4096];
     struct utsname u;
     watch_get_stats(fs->watch, &w);
     compat_describe(fuse, sizeof fuse);

@@ -260,8 +260,16 @@ static int register_fd(struct tiers *t, int fd, int32_t *id, const char **step)
     return rc == 0 && *id <= 0 ? -EIO : rc;
 }
 
-/* Tries vf's file system, once; 0 or what it said, with why. */
-static int dev_probe(struct tiers *t, struct vfile *vf, const char *dir, char *why, size_t size)
+/* Says nothing about the file system. */
+static bool is_passing(int rc)
+{
+    return rc == -EMFILE || rc == -ENFILE || rc == -ENOMEM || rc == -EINTR;
+}
+
+/* Tries vf's file system, once; 0 or what it said, with why. *passed: it was tried now, and what it said is
+ * not remembered. */
+static int dev_probe(struct tiers *t, struct vfile *vf, const char *dir, bool *passed, char *why,
+                     size_t size)
 {
     uint64_t dev = pinned_dev(vfile_pins(vf), 0);
     pthread_mutex_lock(&t->mu);
@@ -285,6 +293,9 @@ static int dev_probe(struct tiers *t, struct vfile *vf, const char *dir, char *w
         t->opt.backing_close(t->opt.ctx, id);
     else
         say_why(why, size, dir, step, rc);
+    *passed = is_passing(rc);
+    if (*passed)
+        return rc;
     pthread_mutex_lock(&t->mu);
     d = dev_add(t, dev);
     bool tell = d && !d->told && rc < 0;
@@ -302,25 +313,27 @@ static int dev_probe(struct tiers *t, struct vfile *vf, const char *dir, char *w
 
 /* --- 1a ----------------------------------------------------------------------------------- */
 
-/* Whether vf may be tried: 0; else a negative errno, or 1 where it is the file's own layout; with why. */
+/* Whether vf may be tried: 0; else a negative errno, or 1 where it is the file's own layout; with why.
+ * *passed: as dev_probe's. */
 static int may_compose(struct tiers *t, struct vfile *vf, unsigned granted, const char **dir,
-                       char buf[PATH_MAX], char *why, size_t size)
+                       char buf[PATH_MAX], bool *passed, char *why, size_t size)
 {
     pthread_mutex_lock(&t->mu);
     bool off = t->off;
     pthread_mutex_unlock(&t->mu);
     *dir = NULL;
+    *passed = false;
     if (t->opt.why_not || !t->opt.compose) {
         snprintf(why, size, "%s", t->opt.why_not ? t->opt.why_not : "compose=never");
         return 1;
     }
     if (!(granted & COMPAT_PASSTHROUGH)) {
         snprintf(why, size, "no passthrough in this kernel (Linux 6.9)");
-        return 1;
+        return -EOPNOTSUPP;
     }
     if (off) {
         snprintf(why, size, "off after %d failures in a row; SIGHUP tries again", MAX_FAILED);
-        return 1;
+        return -ECANCELED;
     }
     if (!compose_fits(vf, why, size))
         return 1;
@@ -329,7 +342,7 @@ static int may_compose(struct tiers *t, struct vfile *vf, unsigned granted, cons
         snprintf(why, size, "no folder for composed files (compose_dir=)");
         return -ENOENT;
     }
-    return dev_probe(t, vf, *dir, why, size);
+    return dev_probe(t, vf, *dir, passed, why, size);
 }
 
 /* 0 with an id; -ESTALE; else vf is tier 2's, with why. */
@@ -338,8 +351,9 @@ static int make_1a(struct tiers *t, struct vfile *vf, unsigned granted, int32_t 
 {
     char buf[PATH_MAX];
     const char *dir, *step = "";
-    int fd = -1, rc = may_compose(t, vf, granted, &dir, buf, why, size);
-    bool tried = rc == 0;
+    bool passed;
+    int fd = -1, rc = may_compose(t, vf, granted, &dir, buf, &passed, why, size);
+    bool composing = rc == 0, tried = composing || passed;
     if (rc == 0)
         rc = compose_file(&fd, vf, dir, t->opt.sys, &step, e);
     if (rc == 0)
@@ -351,7 +365,8 @@ static int make_1a(struct tiers *t, struct vfile *vf, unsigned granted, int32_t 
     pthread_mutex_lock(&t->mu);
     bool tell = false, off = false;
     if (tried && rc < 0) {
-        say_why(why, size, dir, step, rc);
+        if (composing)
+            say_why(why, size, dir, step, rc);
         struct tier_dev *d = dev_find(t, pinned_dev(vfile_pins(vf), 0));
         tell = d && !d->told;
         if (d)
@@ -516,6 +531,7 @@ int tiers_text(struct tiers *t, struct vfile *vf, unsigned granted, char *dst, s
 {
     char why[200] = "", buf[PATH_MAX];
     const char *dir;
+    bool passed;
     pthread_mutex_lock(&t->mu);
     struct tier_file *f = *file_slot(t, vfile_ino(vf));
     enum file_state state = f && f->n_open > 0 ? f->state : FILE_NEW;
@@ -526,7 +542,8 @@ int tiers_text(struct tiers *t, struct vfile *vf, unsigned granted, char *dst, s
         int rc = vfile_open(vf, e);
         if (rc < 0)
             return rc;
-        state = may_compose(t, vf, granted, &dir, buf, why, sizeof why) == 0 ? FILE_1A : FILE_2;
+        state = may_compose(t, vf, granted, &dir, buf, &passed, why, sizeof why) == 0 ? FILE_1A
+                                                                                      : FILE_2;
         vfile_close(vf);
     }
     snprintf(dst, size, "%s%s", state == FILE_1A ? "1a" : "2 ", state == FILE_1A ? "" : why);

@@ -8,8 +8,8 @@
  * others on one inode. Whatever fails on the way to 1a is counted, said once per file system, and the
  * file is served by tier 2. An inode has one backing id, which outlives the last close by keep_s.
  *
- * A file system is tried once (by st_dev). After three failures in a row the tier is off, until
- * tiers_rearm (SIGHUP) forgets all that. */
+ * A file system is tried once (by st_dev; again, if we were out of descriptors or memory). After
+ * three failures in a row the tier is off, until tiers_rearm (SIGHUP) forgets all that. */
 #ifndef APRFS_FS_TIER_H
 #define APRFS_FS_TIER_H
 
@@ -70,6 +70,7 @@ int tiers_text(struct tiers *t, struct vfile *vf, unsigned granted, char *dst, s
 bool tiers_is_1a(struct tiers *t, uint64_t ino); /* open that way now */
 
 /* Lines for status.txt: what is asked for, and each file system met. */
+#define TIERS_DESCRIBE_MAX 16384 /* holds them all */
 void tiers_describe(struct tiers *t, char *dst, size_t size);
 
 struct tiers_stats {

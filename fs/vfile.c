@@ -448,9 +448,10 @@ static int text_get(struct vfile *vf, enum vfile_text which, const uint8_t *id,
     if (which == VFILE_TOKENIZER || which == VFILE_CONFIG || which == VFILE_GENERATION)
         memcpy(k.id, j.en->sibling_sha256, sizeof k.id);
     else
-        /* Heads, too: who makes one may wait at the gate, so nobody inside may wait for it, and by
-         * its place each file makes its own. */
         vfile_place(k.id, vf->gen, j.en);
+    /* Who makes a head may wait at the gate, so nobody inside may wait for it: each file makes its own.
+     * (Two stores may show one place, if one root is below the other.) */
+    k.unit |= which == VFILE_HEAD ? vfile_ino(vf) << 8 : 0;
     if (id && memcmp(id, k.id, sizeof k.id) != 0) {
         j.past = true;
         memcpy(k.id, id, sizeof k.id); /* what was made before may still be there */

@@ -57,6 +57,7 @@ t_1a() { # TYPE
     [ "$(xattr "$apr" tier)" = 1a ] || fail "tier: $(xattr "$apr" tier)"
     witness "$apr" "$T/w.apr"
     exec 8<"$apr"
+    [ "$(stat_of "$M" open_files)" = 1 ] || fail "open_files $(stat_of "$M" open_files)"
     before="$(stat_of "$M" file_bytes) $(stat_of "$M" head_bytes)"
     same_by_every_way "$apr" "$T/w.apr"
     xattr "$apr" extents >"$T/extents.tsv"
@@ -88,6 +89,52 @@ t_1a_kept() { # a second open within compose_keep composes nothing
     cat "$M/local/m/m.apr" >/dev/null
     cat "$M/local/m/m.apr" >/dev/null
     grep -q 'opened: 2 as 1a.* 1 composed, 1 kept' "$M/.aprfs/status.txt" || fail "$(grep opened "$M/.aprfs/status.txt")"
+    stop
+}
+
+t_1a_other_files() { # what gguf=file and as=gguf show is composed like a .apr
+    local f want
+    loop_fs xfs
+    big_store "$T/xfs/store/m.gguf" 8 1
+    cp "$T/xfs/store/m.gguf" "$T/m.gguf"
+    want=$(sha256sum <"$T/m.gguf")
+    want="${want%% *} ${want%% *}"
+    start file "$T/xfs/store" -o "compose_dir=$T/xfs/tmp,gguf=file"
+    needs_passthrough
+    f=$M/local/m/m.gguf
+    same_by_every_way "$f" "$T/m.gguf"
+    [ "$(opened "$M" direct) $(opened "$M" cached)" = "0 0" ] || fail "gguf=file: $(grep opened "$M/.aprfs/status.txt")"
+    # What is at either end of an extent is copied once, when the file is composed; the rest is shared.
+    [ "$(stat_of "$M" file_bytes)" -lt 131072 ] || fail "$(stat_of "$M" file_bytes) bytes came through the daemon"
+    start_reader "$f"
+    dd if=/dev/urandom of="$T/xfs/store/m.gguf" bs=1M seek=2 count=4 conv=notrunc status=none
+    [ "$(reader_says)" = "$want" ] || fail "gguf=file, overwritten: other bytes"
+    exec {READER[1]}>&-
+    wait "$READER_PID"
+    stop
+    mkdir "$T/xfs/aprs"
+    "$APRTOOL" convert --profile native "$T/m.gguf" "$T/xfs/aprs/m.apr" >/dev/null
+    start reverse "$T/xfs/aprs" -o "compose_dir=$T/xfs/tmp,as=gguf"
+    f=$(find "$M" -name '*.gguf')
+    [ "$(xattr "$f" tier)" = 1a ] || fail "as=gguf: $(xattr "$f" tier)"
+    same_by_every_way "$f" "$T/m.gguf"
+    [ "$(opened "$M" direct) $(opened "$M" cached)" = "0 0" ] || fail "as=gguf: $(grep opened "$M/.aprfs/status.txt")"
+    [ "$(stat_of "$M" file_bytes)" -lt 131072 ] || fail "$(stat_of "$M" file_bytes) bytes came through the daemon"
+    stop
+}
+
+t_1a_no_large_files() { # `ulimit -f`: composing fails, and the signal that says so ends nothing
+    loop_fs xfs
+    big_store "$T/xfs/store/m.gguf" 24 1
+    ulimit -S -f 8192
+    start m "$T/xfs/store" -o "compose_dir=$T/xfs/tmp"
+    ulimit -S -f unlimited
+    needs_passthrough
+    witness "$M/local/m/m.apr" "$T/w.apr"
+    exec 8<"$M/local/m/m.apr"
+    cmp - "$T/w.apr" <&8
+    [ "$(xattr "$M/local/m/m.apr" tier)" = "2 write in $T/xfs/tmp: File too large" ] || fail "$(xattr "$M/local/m/m.apr" tier)"
+    exec 8<&-
     stop
 }
 
@@ -241,6 +288,8 @@ t_refused() { # by name
 run tiers_1a_on_xfs t_1a_xfs
 run tiers_1a_on_btrfs t_1a_btrfs
 run tiers_1a_kept_for_the_next_open t_1a_kept
+run tiers_1a_of_gguf_files_and_the_reverse_view t_1a_other_files
+run tiers_1a_without_leave_for_large_files t_1a_no_large_files
 run tiers_1a_readers_unharmed t_1a_unharmed
 run tiers_fallback_told_not_felt t_fallback
 run tiers_direct_by_program t_direct

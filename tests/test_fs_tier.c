@@ -221,6 +221,76 @@ static void tier_is_off_after_three_failures(void **state)
     rig_free(r);
 }
 
+/* Being out of descriptors for a moment says nothing about the file system, for good. */
+static void tier_probe_without_descriptors_is_repeated(void **state)
+{
+    (void)state;
+    static const int passing[] = {EMFILE, ENFILE, ENOMEM}, lasting[] = {EOPNOTSUPP, ENOSPC, EPERM};
+    for (size_t i = 0; i < 6; i++) {
+        struct rig *r = rig_new(QUANT_F32, QUANT_F32, 0, NULL);
+        struct tiers_stats st;
+        failing = FAIL_TMPFILE;
+        fail_rc = i < 3 ? -passing[i] : -lasting[i - 3];
+        assert_int_equal(open_once(r, BOTH), TIER_CACHED);
+        failing = FAIL_NONE;
+        assert_int_equal(open_once(r, BOTH), i < 3 ? TIER_1A : TIER_CACHED);
+        tiers_get_stats(r->t, &st);
+        assert_int_equal(st.fallback[-fail_rc], i < 3 ? 1 : 2);
+        rig_free(r);
+    }
+    /* But three times in a row is enough, as of all failures. */
+    struct rig *r = rig_new(QUANT_F32, QUANT_F32, 0, NULL);
+    failing = FAIL_TMPFILE;
+    fail_rc = -EMFILE;
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(open_once(r, BOTH), TIER_CACHED);
+    text_is(r, "2 off after 3 failures in a row; SIGHUP tries again");
+    rig_free(r);
+}
+
+/* footer=crc: tier 2 until its checksum is known. */
+static void tier_composes_a_known_footer(void **state)
+{
+    (void)state;
+    struct rig *r = rig_new(QUANT_F32, QUANT_F32, 0, NULL);
+    rig_forget(r);
+    r->opt.vapr.footer = VAPR_FOOTER_CRC;
+    rig_scan(r);
+    vfile_set_ino(r->vf, 43);
+    assert_int_equal(open_once(r, BOTH), TIER_CACHED);
+    text_is(r, "2 the footer's checksum is not known before all was read");
+    struct tiers_stats st;
+    tiers_get_stats(r->t, &st);
+    assert_int_equal(st.fallback[0], 1);
+    struct err e = {0};
+    uint8_t footer[4];
+    size_t got;
+    assert_int_equal(vfile_open(r->vf, &e), 0);
+    assert_int_equal(vfile_read(r->vf, footer, vfile_size(r->vf) - 4, 4, &got, &e), 0);
+    vfile_close(r->vf);
+    assert_int_equal(open_once(r, BOTH), TIER_1A);
+    same_bytes(r);
+    rig_free(r);
+}
+
+/* A part as it stands is one extent, shared whole. */
+static void tier_composes_a_part(void **state)
+{
+    (void)state;
+    struct rig *r = rig_new(QUANT_F32, QUANT_F32, 3, NULL);
+    struct err e = {0};
+    struct vfile *model = r->vf;
+    assert_int_equal(vfile_new_part(&r->vf, &r->env, r->scan, 0, 0, 1, &e), 0);
+    vfile_set_ino(r->vf, 44);
+    uint64_t whole = vfile_size(r->vf) / VPLAN_SHIFT * VPLAN_SHIFT;
+    assert_true(whole > 0);
+    assert_int_equal(open_once(r, BOTH), TIER_1A);
+    assert_int_equal(cloned, VPLAN_SHIFT + whole); /* the probe's block, then all whole blocks */
+    same_bytes(r);
+    vfile_put(model);
+    rig_free(r);
+}
+
 static void tier_success_ends_the_row_of_failures(void **state)
 {
     (void)state;
@@ -390,6 +460,9 @@ int main(void)
         cmocka_unit_test(tier_composes_equal_bytes),
         cmocka_unit_test(tier_failures_fall_back),
         cmocka_unit_test(tier_is_off_after_three_failures),
+        cmocka_unit_test(tier_probe_without_descriptors_is_repeated),
+        cmocka_unit_test(tier_composes_a_known_footer),
+        cmocka_unit_test(tier_composes_a_part),
         cmocka_unit_test(tier_success_ends_the_row_of_failures),
         cmocka_unit_test(tier_keeps_one_id_per_inode),
         cmocka_unit_test(tier_of_an_open_file_stays),

@@ -472,6 +472,28 @@ static void vfile_extents_name_the_own_path(void **state)
     links_free(&l);
 }
 
+/* Two stores, one below the other, show one file at one path. Who builds its head waits at the gate of plans,
+ * and who is inside builds the other's: neither may wait for the other. */
+static void vfile_heads_of_one_place_are_each_ones_own(void **state)
+{
+    (void)state;
+    struct rig *r = rig_new(model("llama", QUANT_F32, 300), 0, VAPR_ENGINE);
+    struct vfile *other;
+    struct err e = {0};
+    assert_int_equal(vfile_new(&other, &r->env, r->scan, 0, 0, &e), 0);
+    vfile_set_ino(r->vf, 7);
+    vfile_set_ino(other, 8);
+    assert_int_equal(vfile_open(r->vf, &e), 0);
+    size_t one = vcache_mem(r->env.texts) + vcache_spilled(r->env.texts);
+    assert_true(one > 0);
+    assert_int_equal(vfile_open(other, &e), 0);
+    assert_int_equal(vcache_mem(r->env.texts) + vcache_spilled(r->env.texts), 2 * one);
+    vfile_close(other);
+    vfile_close(r->vf);
+    vfile_put(other);
+    rig_free(r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -485,6 +507,7 @@ int main(void)
         cmocka_unit_test(vfile_texts_are_made_once),
         cmocka_unit_test(vfile_generation_differs_in_every_field),
         cmocka_unit_test(vfile_extents_name_the_own_path),
+        cmocka_unit_test(vfile_heads_of_one_place_are_each_ones_own),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

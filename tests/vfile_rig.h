@@ -48,10 +48,16 @@ static inline struct store *rig_scan(struct rig *r)
     return s;
 }
 
-static inline void rig_release(struct rig *r)
+/* The scan and its file; rig_scan() makes others. */
+static inline void rig_forget(struct rig *r)
 {
     vfile_put(r->vf);
     scan_put(r->scan);
+}
+
+static inline void rig_release(struct rig *r)
+{
+    rig_forget(r);
     vcache_free(r->env.texts);
     vcache_free(r->env.units);
     free(r->root);
