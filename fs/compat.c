@@ -319,6 +319,8 @@ int compat_loop(struct fuse_session *se, bool single)
         fuse_loop_cfg_set_idle_threads(cfg, compat_n_threads());
         rc = fuse_session_loop_mt(se, cfg);
         fuse_loop_cfg_destroy(cfg);
+        if (rc == -1) /* its word for a first thread that could not be made, and no errno */
+            rc = -EAGAIN;
     }
     /* > 0: ended by a signal, not ours; -ENODEV: the connection went away, which is an end too. */
     return rc > 0 || rc == -ENODEV ? 0 : rc;

@@ -37,6 +37,7 @@
 #define UNIT_MEM    ((size_t)16 << 20) /* converted units */
 #define HARD_END_MS 300
 #define SCAN_END_MS 3000
+#define TOLD_END_S  3
 
 struct daemon {
     struct fs fs;
@@ -325,10 +326,12 @@ static int session_new(struct daemon *d, struct err *e)
 {
     const struct options *o = &d->fs.opt;
     struct fuse_args args = FUSE_ARGS_INIT(0, NULL);
-    char *opts = NULL, *name, type[128];
-    if (asprintf(&name, "fsname=%s", o->fsname ? o->fsname : d->fs.sources.text) < 0)
+    char *opts = NULL, *name = NULL, *type = NULL;
+    if (asprintf(&name, "fsname=%s", o->fsname ? o->fsname : d->fs.sources.text) < 0 ||
+        asprintf(&type, "subtype=%s", o->subtype) < 0) {
+        free(name);
         return err_set(e, -ENOMEM, "no memory for the options");
-    snprintf(type, sizeof type, "subtype=%s", o->subtype);
+    }
     int bad = fuse_opt_add_opt(&opts, "ro,nosuid,nodev,default_permissions") |
               fuse_opt_add_opt_escaped(&opts, name) | fuse_opt_add_opt_escaped(&opts, type);
     if (o->allow_other)
@@ -344,6 +347,7 @@ static int session_new(struct daemon *d, struct err *e)
     fuse_opt_free_args(&args);
     free(opts);
     free(name);
+    free(type);
     return d->fs.se ? 0 : err_set(e, -EINVAL, "no FUSE session");
 }
 
@@ -370,15 +374,22 @@ static int block_signals(struct daemon *d, sigset_t *set, struct err *e)
     return 0;
 }
 
-static void stop_threads(struct daemon *d)
+/* False: the herald waits for an answer of the mount that nobody will give. */
+static bool stop_threads(struct daemon *d)
 {
     uint64_t one = 1;
+    struct timespec until;
+    bool told = !d->herald_runs;
     if (d->end_fd >= 0 && write(d->end_fd, &one, sizeof one) < 0)
         abort(); /* an eventfd of ours takes a one */
-    while (d->herald_runs && sem_wait(&d->told) < 0)
-        ;
     if (d->keeper_runs)
         pthread_join(d->keeper, NULL);
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += TOLD_END_S;
+    while (!told &&
+           ((told = sem_clockwait(&d->told, CLOCK_MONOTONIC, &until) == 0) || errno == EINTR))
+        ;
+    return told;
 }
 
 static unsigned long long kept_caps(const struct options *o)
@@ -509,6 +520,39 @@ static int serve_session(struct daemon *d, struct err *e)
     return rc;
 }
 
+/* mount(8)'s bits, where it is who asks: 1 usage or permission, 2 system, 8 interrupted, 32 the mount
+ * failed; else 2 for usage, 1 for the rest. */
+static int exit_code(const struct options *o, int rc, bool usage)
+{
+    if (!o->helper)
+        return rc == 0 ? 0 : usage ? 2 : 1;
+    switch (rc) {
+    case 0:
+        return 0;
+    case -EPERM:
+    case -EACCES:
+        return 1;
+    case -ENOMEM:
+    case -EMFILE:
+    case -ENFILE:
+    case -EAGAIN:
+        return 2;
+    case -EINTR:
+        return 8;
+    default:
+        return usage ? 1 : 32;
+    }
+}
+
+/* Ends beside a thread that does not: what it uses cannot be freed. */
+static _Noreturn void end_beside(struct daemon *d, int rc, const struct err *e)
+{
+    int code = exit_code(&d->fs.opt, rc, false);
+    if (rc < 0)
+        report(d, code, e->msg);
+    _exit(code);
+}
+
 /* From the first scan to the end of the mount. */
 static int serve(struct daemon *d, struct err *e)
 {
@@ -540,12 +584,15 @@ static int serve(struct daemon *d, struct err *e)
     bool away = !mounted || detach(d) == 0;
     if (mounted && away)
         fuse_session_unmount(fs->se);
-    stop_threads(d);
+    bool told = stop_threads(d);
     tiers_stop(fs->tiers);
-    broker_stop(fs->broker);
     /* A long scan, or one that a dead server holds: nothing depends on its end. */
-    if (fs->watch && !watch_stop(fs->watch, SCAN_END_MS))
-        _exit(rc < 0);
+    bool scanned = !fs->watch || watch_stop(fs->watch, SCAN_END_MS);
+    /* Again: fusermount3 is a process, for which there was no room beside the threads (RLIMIT_NPROC). */
+    away = away || detach(d) == 0;
+    broker_stop(fs->broker);
+    if (!told || !scanned)
+        end_beside(d, rc, e);
     watch_free(fs->watch);
     index_free(fs->index);
     if (fs->se && away)
@@ -614,30 +661,6 @@ static int go_background(struct daemon *d, struct err *e)
     close(fd[0]);
     d->report_fd = fd[1];
     return chdir("/") < 0 ? err_set(e, -errno, "chdir: %s", strerror(errno)) : 0;
-}
-
-/* mount(8)'s bits, where it is who asks: 1 usage or permission, 2 system, 8 interrupted, 32 the mount
- * failed; else 2 for usage, 1 for the rest. */
-static int exit_code(const struct options *o, int rc, bool usage)
-{
-    if (!o->helper)
-        return rc == 0 ? 0 : usage ? 2 : 1;
-    switch (rc) {
-    case 0:
-        return 0;
-    case -EPERM:
-    case -EACCES:
-        return 1;
-    case -ENOMEM:
-    case -EMFILE:
-    case -ENFILE:
-    case -EAGAIN:
-        return 2;
-    case -EINTR:
-        return 8;
-    default:
-        return usage ? 1 : 32;
-    }
 }
 
 /* In front of the mount; true: *code is what is left to do. */

@@ -388,7 +388,10 @@ void mount_notify_open(void)
     if (path[0] == '@')
         a.sun_path[0] = '\0'; /* the abstract name space */
     notify_fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    const struct timeval patience = {.tv_sec = 5}; /* with one who does not read what it is told */
     socklen_t len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(path));
+    if (notify_fd >= 0)
+        setsockopt(notify_fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
     if (notify_fd >= 0 && connect(notify_fd, (struct sockaddr *)&a, len) < 0) {
         log_line(LOG_WARN, "NOTIFY_SOCKET %s: %s", path, strerror(errno));
         close(notify_fd);

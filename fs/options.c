@@ -367,6 +367,14 @@ static int check(struct options *o, int n_left, char **left, struct err *e)
         return err_set(e, -EINVAL, "one SOURCE and one DIR are taken as mount.aprfs");
     if (o->allow_other && o->allow_root)
         return err_set(e, -EINVAL, "allow_other and allow_root exclude each other");
+    const struct vapr_options *v = &o->store.vapr;
+    const char *idle = v->profile != VAPR_ENGINE            ? "profile="
+                       : v->footer != VAPR_FOOTER_NONE      ? "footer="
+                       : v->values != VAPR_VALUES_REFERENCE ? "values="
+                       : o->gguf != GGUF_LINK               ? "gguf="
+                                                            : NULL;
+    if (o->store.view == STORE_VIEW_GGUF && idle)
+        return err_set(e, -EINVAL, "%s is about .apr files and says nothing with as=gguf", idle);
     o->source = (const char *const *)left;
     o->n_source = (size_t)n_left - 1;
     o->mountpoint = left[n_left - 1];
@@ -460,6 +468,8 @@ int options_parse(struct options *o, int argc, char **argv, struct err *e)
     };
     const char *slash = argc > 0 ? strrchr(argv[0], '/') : NULL;
     o->helper = argc > 0 && strcmp(slash ? slash + 1 : argv[0], "mount.aprfs") == 0;
+    /* mount(8) gives the options last: to whoever has this in the environment they would be folders. */
+    unsetenv("POSIXLY_CORRECT");
     optind = 0;
     opterr = 0;
     int rc = o->helper ? parse_helper(o, argc, argv, e) : parse_own(o, argc, argv, e);

@@ -256,6 +256,8 @@ findmnt -no FSTYPE,OPTIONS "$T/m" | grep 'fuse.aprfs.*ro,nosuid,nodev'
 mount -t fuse.aprfs "$T/store" "$T/m" 2>"$T/err" && die "mounted twice"
 grep "an aprfs mount already" "$T/err"
 away "$T/m"
+POSIXLY_CORRECT=1 mount -t fuse.aprfs -o ttl=7 "$T/store" "$T/m" # which is given to us last
+away "$T/m"
 env -u HOME mount -t fuse.aprfs "$T/store" "$T/m"
 away "$T/m"
 # By its own.
@@ -725,6 +727,41 @@ as fusermount3 -u "$T/m"
 IN
 }
 
+t_few_processes() { # a limit that leaves no room for a thread is an error, and never a mount that hangs
+    id backup >/dev/null 2>&1 || skip "no user backup"
+    pgrep -u backup >/dev/null && skip "user backup has processes of its own"
+    big_store "$T/store/m.gguf" 1 1
+    mkdir "$T/m"
+    chown backup "$T/m" 2>/dev/null || true
+    unprivileged <<'IN'
+there() { grep -qF " $T/m " /proc/self/mountinfo; }
+trap 'umount -l "$T/m" 2>/dev/null || true' EXIT
+n=2 ready=
+until [ "$ready" = READY ]; do
+    n=$((n + 1))
+    [ $n -le 40 ] || die "40 processes were not enough: $(cat "$T/log")"
+    rm -f "$T/ready"
+    mkfifo "$T/ready"
+    chmod 666 "$T/ready"
+    setpriv --reuid backup --regid backup --clear-groups -- prlimit --nproc=$n \
+        timeout -s KILL 60 "$APRFS" -f --ready-fd 9 "$T/store" "$T/m" >"$T/log" 2>&1 9>"$T/ready" &
+    pid=$!
+    ready=$(head -n 1 "$T/ready")
+    [ "$ready" = READY ] && break
+    rc=0
+    wait $pid || rc=$?
+    [ $rc -eq 1 ] || die "with $n processes: exit status $rc: $(cat "$T/log")"
+    there || continue
+    # Not even one for fusermount3: said, and left to whoever started it.
+    grep -q "cannot be unmounted: Resource temporarily unavailable; run fusermount3" "$T/log" || die "with $n processes: left its mount"
+    umount -l "$T/m"
+done
+echo "# works with $n processes"
+setpriv --reuid backup --regid backup --clear-groups fusermount3 -u "$T/m"
+wait $pid
+IN
+}
+
 t_user_suite() { # tests of the mount, as nobody
     local what='truncated|replaced|t_link_targets|erofs|xattrs|ends_by_signal|after_kill|background|notifies|fstab_words|stat_is_true'
     [ "$LONG" = 1 ] && what=.
@@ -823,6 +860,7 @@ run life_large_texts_are_in_the_cache_folder t_cache_folder
 run life_root_keeps_the_rights_it_was_told_to t_caps
 run life_others_read_what_the_source_lets_them t_allow_other
 run life_user_mounts_reads_and_ends t_user
+run life_too_few_processes_are_an_error t_few_processes
 run life_user_suite t_user_suite $((LONG ? 3600 : 200))
 run life_container_sees_it_and_overlayfs_is_a_source t_container
 run life_install_is_what_mount_and_systemd_look_for t_install

@@ -106,6 +106,10 @@ static const struct {
     {{"S", "D", "-o", "sandbox=yes"}, "sandbox=yes: expected on|off"},
     {{"S", "D", "-o", "caps=all"}, "caps=all: expected none|read|lease|read+lease"},
     {{"S", "D", "-o", "allow_other,allow_root"}, "exclude each other"},
+    {{"S", "D", "-o", "as=gguf,profile=strict"}, "profile= is about .apr files"},
+    {{"S", "D", "-o", "footer=crc,as=gguf"}, "footer= is about .apr files"},
+    {{"S", "D", "-o", "as=gguf,values=compat"}, "values= is about .apr files"},
+    {{"S", "D", "-o", "as=gguf,gguf=file"}, "gguf= is about .apr files"},
 };
 
 static void options_refuse_by_name(void **state)
@@ -157,6 +161,22 @@ static void options_as_a_helper_are_those_of_mount(void **state)
     assert_true(o.foreground && !o.fake && !o.helper);
 }
 
+/* In the environment of a shell that keeps to POSIX; options come last from mount(8) and mount.fuse3. */
+static void options_may_come_last_whatever_the_environment(void **state)
+{
+    (void)state;
+    struct options o;
+    struct err e = {0};
+    char list[] = "ttl=5";
+    char *argv[] = {(char *)"mount.aprfs", (char *)"S", (char *)"D", (char *)"-o", list, NULL};
+    setenv("POSIXLY_CORRECT", "1", 1);
+    assert_int_equal(options_parse(&o, 5, argv, &e), 0);
+    assert_int_equal(o.ttl_s, 5);
+    setenv("POSIXLY_CORRECT", "1", 1);
+    assert_int_equal(PARSE("S", "D", "-f", "-o", "ttl=6"), 0);
+    assert_true(o.foreground && o.ttl_s == 6 && o.n_source == 1);
+}
+
 static void options_help_needs_no_store(void **state)
 {
     (void)state;
@@ -176,6 +196,7 @@ int main(void)
         cmocka_unit_test(options_tolerate_the_words_of_mount),
         cmocka_unit_test(options_refuse_by_name),
         cmocka_unit_test(options_as_a_helper_are_those_of_mount),
+        cmocka_unit_test(options_may_come_last_whatever_the_environment),
         cmocka_unit_test(options_help_needs_no_store),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
