@@ -128,6 +128,9 @@ static void figures(FILE *f, struct fs *fs)
            "Bytes read out of heads, which aprfs makes itself.", atomic_load(&fs->env.mem_bytes));
     single(f, "aprfs_converted_bytes_total", "counter", "Bytes of tensors that were converted.",
            atomic_load(&fs->env.conv_bytes));
+    single(f, "aprfs_sources_reopened_total", "counter",
+           "Reads that failed and were made again through new descriptors.",
+           atomic_load(&fs->env.n_renewed));
     single(f, "aprfs_rss_anon_bytes", "gauge", "Anonymous memory of this process.",
            metrics_proc_kib("RssAnon") * UINT64_C(1024));
     family(f, "aprfs_scan_seconds", "gauge", "Duration of the last scan of the stores.");

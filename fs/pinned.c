@@ -152,6 +152,24 @@ int pinned_check(struct pinned *p, struct err *e)
     return 0;
 }
 
+int pinned_renew(struct pinned *p, int part, int fd, struct err *e)
+{
+    struct pin *pin = &p->pin[part];
+    struct stat st;
+    int rc = 0;
+    pthread_mutex_lock(&p->mu);
+    for (int i = 0; i < p->n && rc == 0; i++)
+        rc = p->pin[i].leased ? err_set(e, -EBUSY, "%s: under a lease", pin->name) : 0;
+    if (rc == 0 && fstat(fd, &st) < 0)
+        rc = err_set(e, -EIO, "%s: fstat: %s", pin->name, strerror(errno));
+    else if (rc == 0 && (!same_content(pin, &st) || ns(st.st_ctim) != atomic_load(&pin->ctime_ns)))
+        rc = err_set(e, -ESTALE, "%s: another generation by now", pin->name);
+    else if (rc == 0 && dup3(fd, pin->fd, O_CLOEXEC) < 0)
+        rc = err_set(e, -errno, "%s: %s", pin->name, strerror(errno));
+    pthread_mutex_unlock(&p->mu);
+    return rc;
+}
+
 static void reading(struct pinned *p, int by)
 {
     pthread_mutex_lock(&p->mu);

@@ -57,6 +57,11 @@ const uint8_t *pinned_map(struct pinned *p, int part);
 /* Looks at every part now: the watch saw something happen. */
 int pinned_check(struct pinned *p, struct err *e);
 
+/* Puts fd, which stays the caller's, in place of a part's descriptor, whose server may have forgotten it.
+ * -ESTALE: it is not what was pinned. -EBUSY: there are leases, so no server. Reads in flight go on with the
+ * one they have. */
+int pinned_renew(struct pinned *p, int part, int fd, struct err *e);
+
 bool pinned_stale(const struct pinned *p);
 bool pinned_leased(const struct pinned *p);
 int pinned_fd(const struct pinned *p, int part);

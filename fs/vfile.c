@@ -529,6 +529,25 @@ static int open_known(struct vfile *vf, struct err *e)
     return rc < 0 || vf->only >= 0 ? rc : text_get(vf, VFILE_HEAD, NULL, NULL, &vf->head, e);
 }
 
+int vfile_renew(struct vfile *vf, struct err *e)
+{
+    const struct store *st;
+    const struct store_entry *en;
+    struct scan *s = vfile_entry(vf, &st, &en);
+    int rc = 0;
+    for (int i = 0; i < vf->n_part && rc == 0; i++) {
+        struct source *part = NULL;
+        rc = store_part_open(&part, st, &en->part[vf->only < 0 ? i : vf->only], e);
+        if (rc == 0)
+            rc = pinned_renew(vf->pins, i, source_fd(part), e);
+        source_close(part);
+    }
+    scan_put(s);
+    if (rc == 0)
+        atomic_fetch_add(&vf->env->n_renewed, 1);
+    return rc;
+}
+
 /* All that reading needs. The head stays in use while the file is open (large ones in their file). */
 static int open_now(struct vfile *vf, struct err *e)
 {

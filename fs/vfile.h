@@ -40,7 +40,7 @@ struct vfile_env {
     /* There is something for vfile_teach() to tell: from any thread, with no lock held; may be NULL. */
     void (*learnt)(void *ctx);
     void *ctx;
-    atomic_uint_least64_t n_open, conv_bytes, file_bytes, mem_bytes;
+    atomic_uint_least64_t n_open, conv_bytes, file_bytes, mem_bytes, n_renewed;
 };
 
 /* A file over an entry of s, of the store with that number; refs 1. env is lent. */
@@ -86,7 +86,9 @@ int vfile_open(struct vfile *vf, struct err *e);
 void vfile_close(struct vfile *vf);
 
 /* [off, off+len) of an open file into dst; *got is len, or less only at the end. Complete or an
- * error: -EIO if the generation is not certain any more. Threads may read at once. */
+ * error: -EIO if the generation is not certain any more. What fails without a lease (a server went away
+ * and came back) is read once more, through new descriptors of the same generation. Threads may read at
+ * once. */
 int vfile_read(struct vfile *vf, void *dst, uint64_t off, size_t len, size_t *got, struct err *e);
 
 /* The same range as pieces for one reply, FILE ranges as addresses of mappings (pinned.h), the head

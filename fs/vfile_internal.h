@@ -54,6 +54,9 @@ struct vfile {
  * Called with no lock held. */
 void vfile_doubt(struct vfile *vf, const char *why);
 
+/* New descriptors, by path, for the parts of an open file, in place of those that failed. */
+int vfile_renew(struct vfile *vf, struct err *e);
+
 /* Few plans at once: who makes one is inside. */
 void vfile_gate_enter(void);
 void vfile_gate_leave(void);

@@ -140,7 +140,8 @@ int vfile_read_range(struct vfile *vf, void *dst, uint64_t off, size_t len, bool
     return rc;
 }
 
-int vfile_read(struct vfile *vf, void *dst, uint64_t off, size_t len, size_t *got, struct err *e)
+static int read_once(struct vfile *vf, void *dst, uint64_t off, size_t len, size_t *got,
+                     struct err *e)
 {
     *got = 0;
     int rc = pinned_enter(vf->pins, e);
@@ -157,6 +158,15 @@ int vfile_read(struct vfile *vf, void *dst, uint64_t off, size_t len, size_t *go
     return rc;
 }
 
+int vfile_read(struct vfile *vf, void *dst, uint64_t off, size_t len, size_t *got, struct err *e)
+{
+    struct err why;
+    int rc = read_once(vf, dst, off, len, got, e);
+    if (rc == -EIO && !vfile_stale(vf) && !pinned_leased(vf->pins) && vfile_renew(vf, &why) == 0)
+        rc = read_once(vf, dst, off, len, got, e);
+    return rc;
+}
+
 /* --- sending ------------------------------------------------------------------------------ */
 
 static uint8_t zeros[64 << 10]; /* never written */
@@ -165,7 +175,7 @@ static uint8_t zeros[64 << 10]; /* never written */
 struct reply {
     struct iovec *iov;
     int max, n;
-    size_t gather; /* pieces of the source and zeros shorter than this are copied into scratch */
+    size_t gather;        /* pieces shorter than this are copied into scratch */
     uint64_t file, mem;   /* bytes of parts, of the head */
     uint8_t *scratch_end; /* of the last piece in scratch */
 };

@@ -364,6 +364,72 @@ static void vfile_deleted_source_is_read_to_its_end(void **state)
     rig_free(r);
 }
 
+/* The descriptor of a part, whose attributes can be asked, but no bytes: as of a server that forgot it. */
+static void break_part(struct rig *r, int part)
+{
+    char way[40];
+    int pinned = pinned_fd(vfile_pins(r->vf), part);
+    snprintf(way, sizeof way, "/proc/self/fd/%d", pinned);
+    int fd = open(way, O_PATH | O_CLOEXEC);
+    assert_int_equal(dup2(fd, pinned), pinned);
+    close(fd);
+}
+
+static void vfile_reads_once_more_through_new_descriptors(void **state)
+{
+    (void)state;
+    struct rig *r = rig_new(model("llama", QUANT_Q8_0, 300), 2, VAPR_ENGINE);
+    struct err e = {0};
+    uint64_t size;
+    size_t got;
+    uint8_t *want = expected(r, &size), *buf = malloc(size);
+    assert_int_equal(vfile_open(r->vf, &e), 0);
+    break_part(r, 0);
+    break_part(r, 1);
+    check_range(r, want, size, 0, size, buf);
+    assert_int_equal(atomic_load(&r->env.n_renewed), 1);
+    check_range(r, want, size, 0, size, buf);
+    assert_int_equal(atomic_load(&r->env.n_renewed), 1);
+    /* Another file at that path is no help, nor is none. */
+    char *path = path_join(r->root, "m-00002-of-00002.gguf"), *away = path_join(r->root, "away");
+    break_part(r, 1);
+    assert_int_equal(rename(path, away), 0);
+    assert_int_equal(vfile_read(r->vf, buf, 0, size, &got, &e), -EIO);
+    struct gguf_build *b = model("llama", QUANT_Q8_0, 301);
+    gguf_build_files(b, r->root, "m", 2);
+    gguf_build_free(b);
+    assert_int_equal(vfile_read(r->vf, buf, 0, size, &got, &e), -EIO);
+    assert_int_equal(got, 0);
+    assert_int_equal(atomic_load(&r->env.n_renewed), 1);
+    vfile_close(r->vf);
+    free(path);
+    free(away);
+    free(want);
+    free(buf);
+    rig_free(r);
+}
+
+/* Under a lease there is no server that comes back; and a new descriptor would have none. */
+static void vfile_keeps_the_descriptors_of_its_leases(void **state)
+{
+    (void)state;
+    struct rig *r = rig_new(model("llama", QUANT_Q8_0, 300), 0, VAPR_ENGINE);
+    struct err e = {0};
+    size_t got;
+    r->env.lease = true;
+    assert_int_equal(vfile_open(r->vf, &e), 0);
+    if (!pinned_leased(vfile_pins(r->vf)))
+        skip_because("no leases on the file system of %s", r->root);
+    uint64_t size = vfile_size(r->vf);
+    uint8_t *buf = malloc(size);
+    break_part(r, 0);
+    assert_int_equal(vfile_read(r->vf, buf, 0, size, &got, &e), -EIO);
+    assert_int_equal(atomic_load(&r->env.n_renewed), 0);
+    vfile_close(r->vf);
+    free(buf);
+    rig_free(r);
+}
+
 static void vfile_texts_are_made_once(void **state)
 {
     (void)state;
@@ -504,6 +570,8 @@ int main(void)
         cmocka_unit_test(vfile_change_in_the_middle_of_a_read_is_an_error),
         cmocka_unit_test(vfile_open_of_a_replaced_source_is_stale),
         cmocka_unit_test(vfile_deleted_source_is_read_to_its_end),
+        cmocka_unit_test(vfile_reads_once_more_through_new_descriptors),
+        cmocka_unit_test(vfile_keeps_the_descriptors_of_its_leases),
         cmocka_unit_test(vfile_texts_are_made_once),
         cmocka_unit_test(vfile_generation_differs_in_every_field),
         cmocka_unit_test(vfile_extents_name_the_own_path),
