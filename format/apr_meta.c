@@ -311,8 +311,7 @@ static void put_moved(struct writer *w)
         if (i == 0 && !(desc && desc->type == GGUF_STRING)) /* readers' lint asks for one */
             put_key(w, "description", k);
         if (strcmp(moved[i].to, "tokenizer.vocabulary") == 0) {
-            json_key(w->o, "tokenizer.vocab_size");
-            json_put_u64(w->o, k->n);
+            json_add_u64(w->o, "tokenizer.vocab_size", k->n);
         }
     }
 }
@@ -331,10 +330,8 @@ static void put_canonical(struct writer *w)
         else
             arch_field_put(w->o, w->c, f);
     }
-    json_key(w->o, "tokenizer.add_eos_token");
-    json_put_bool(w->o, w->c->add_eos);
-    json_key(w->o, "tokenizer.add_space_prefix");
-    json_put_bool(w->o, w->c->add_space_prefix);
+    json_add_bool(w->o, "tokenizer.add_eos_token", w->c->add_eos);
+    json_add_bool(w->o, "tokenizer.add_space_prefix", w->c->add_space_prefix);
 }
 
 /* Only where it is the whole truth in every profile: all quantised tensors of one type that no
@@ -353,19 +350,15 @@ static void put_quantization(struct writer *w)
         type = t->type;
     }
     if (n_param && n_param < UINT64_C(1) << 53) {
-        json_key(w->o, "param_count");
-        json_put_u64(w->o, n_param);
+        json_add_u64(w->o, "param_count", n_param);
     }
     if (!one || (type != QUANT_Q4_K && type != QUANT_Q6_K))
         return;
     json_key(w->o, "quantization");
     json_open(w->o, '{');
-    json_key(w->o, "quant_type");
-    json_put_cstr(w->o, quant_type(type)->name);
-    json_key(w->o, "bits");
-    json_put_u64(w->o, type == QUANT_Q4_K ? 4 : 6);
-    json_key(w->o, "symmetric");
-    json_put_bool(w->o, type == QUANT_Q6_K);
+    json_add_cstr(w->o, "quant_type", quant_type(type)->name);
+    json_add_u64(w->o, "bits", type == QUANT_Q4_K ? 4 : 6);
+    json_add_bool(w->o, "symmetric", type == QUANT_Q6_K);
     json_close(w->o, '}');
 }
 
@@ -475,8 +468,7 @@ static void put_moe(struct writer *w)
 {
     if (!moe_length(w))
         return;
-    json_key(w->o, "moe_intermediate_size");
-    json_put_u64(w->o, moe_length(w));
+    json_add_u64(w->o, "moe_intermediate_size", moe_length(w));
 }
 
 /* --- the GGUF's own keys, for who wants them back --- */
@@ -570,8 +562,7 @@ static void put_original(struct writer *w)
 {
     json_key(w->o, "aprfs.gguf");
     json_open(w->o, '{');
-    json_key(w->o, "version");
-    json_put_u64(w->o, gguf_version(w->g));
+    json_add_u64(w->o, "version", gguf_version(w->g));
     json_key(w->o, "keys");
     json_open(w->o, '[');
     for (size_t i = 0; i < gguf_n_key(w->g) && w->o->rc >= 0; i++) {
@@ -610,8 +601,7 @@ static int put_identity(struct writer *w, struct err *e)
     if (gguf_n_part(w->g) == 1) {
         if (EVP_Digest(head, len, sha, NULL, EVP_sha256(), NULL) != 1)
             return err_set(e, -ENOMEM, "no memory for a digest");
-        json_key(w->o, "size");
-        json_put_u64(w->o, source_size(gguf_part(w->g, 0)));
+        json_add_u64(w->o, "size", source_size(gguf_part(w->g, 0)));
         json_key(w->o, "head_sha256");
         put_hex(w, sha, sizeof sha);
     }
@@ -623,12 +613,9 @@ int apr_meta_write(struct json_out *o, const struct gguf *g, const struct arch_c
                    struct err *e)
 {
     struct writer w = {.o = o, .g = g, .c = c};
-    json_key(o, "model_type");
-    json_put_cstr(o, c->arch);
-    json_key(o, "architecture");
-    json_put_cstr(o, c->arch);
-    json_key(o, "original_format");
-    json_put_cstr(o, "gguf");
+    json_add_cstr(o, "model_type", c->arch);
+    json_add_cstr(o, "architecture", c->arch);
+    json_add_cstr(o, "original_format", "gguf");
     put_quantization(&w);
     put_canonical(&w);
     put_moe(&w);

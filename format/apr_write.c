@@ -66,15 +66,17 @@ static int write_at(struct writer *w, const void *p, size_t len, uint64_t off, s
     return 0;
 }
 
-/* Through memory: for sources without a descriptor, and where the kernel cannot copy by itself. */
-static int copy_by_reads(struct writer *w, const struct extent *x, struct err *e)
+/* Through memory: for sources without a descriptor, and where the kernel cannot copy by itself; s
+ * NULL: what the plan says. */
+static int copy_by_reads(struct writer *w, const struct source *s, const struct extent *x,
+                         struct err *e)
 {
-    const struct source *s = w->plan->part[x->part];
     for (uint64_t at = 0; at < x->len;) {
-        uint64_t n = x->len - at < WRITE_STEP ? x->len - at : WRITE_STEP;
-        int rc = source_read(s, w->buf, x->src + at, (size_t)n, e);
+        size_t n = (size_t)(x->len - at < WRITE_STEP ? x->len - at : WRITE_STEP), got = n;
+        int rc = s ? source_read(s, w->buf, x->src + at, n, e)
+                   : vplan_read(w->plan, w->buf, x->src + at, n, &got, e);
         if (rc == 0)
-            rc = write_at(w, w->buf, (size_t)n, x->dst + at, e);
+            rc = write_at(w, w->buf, got, x->dst + at, e);
         if (rc == 0)
             rc = write_step(w, n, e);
         if (rc < 0)
@@ -104,7 +106,7 @@ static int copy_range(struct writer *w, struct extent x, struct err *e)
         if (rc < 0)
             return rc;
     }
-    return copy_by_reads(w, &x, e);
+    return copy_by_reads(w, w->plan->part[x.part], &x, e);
 }
 
 /* Shares the whole 64 KiB blocks where source and file lie alike and the file system can; copies
@@ -361,18 +363,7 @@ static int write_seg(struct writer *w, const struct vseg *s, struct err *e)
         return 0;
     if (s->kind == VSEG_FILE)
         return copy_extent(w, &(struct extent){s->part, s->src_off, s->len, s->off}, e);
-    for (uint64_t at = 0; at < s->len;) {
-        size_t n = (size_t)(s->len - at < WRITE_STEP ? s->len - at : WRITE_STEP), got = 0;
-        int rc = vplan_read(w->plan, w->buf, s->off + at, n, &got, e);
-        if (rc == 0)
-            rc = write_at(w, w->buf, got, s->off + at, e);
-        if (rc == 0)
-            rc = write_step(w, n, e);
-        if (rc < 0)
-            return rc;
-        at += n;
-    }
-    return 0;
+    return copy_by_reads(w, NULL, &(struct extent){-1, s->off, s->len, s->off}, e);
 }
 
 static int write_plan(struct writer *w, struct err *e)

@@ -128,12 +128,10 @@ static int cat_json(const char *path, const struct tool_tensor *t, struct err *e
     struct decimals d = {.json = true};
     struct json_out o;
     tool_json_begin(&o);
-    json_key(&o, "path");
-    json_put_cstr(&o, path);
+    json_add_cstr(&o, "path", path);
     json_key(&o, "name");
     json_put_str(&o, t->name.p, t->name.len);
-    json_key(&o, "type");
-    json_put_cstr(&o, tool_type_name(t->type));
+    json_add_cstr(&o, "type", tool_type_name(t->type));
     json_key(&o, "shape");
     json_open(&o, '[');
     for (uint32_t i = 0; i < t->n_dim; i++)

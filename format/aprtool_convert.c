@@ -36,12 +36,9 @@ static int write_out(const struct tool_options *opt, const struct vapr *v, const
 static void json_begin(struct json_out *o, const char *dst, const struct vplan *plan)
 {
     tool_json_begin(o);
-    json_key(o, "path");
-    json_put_cstr(o, dst);
-    json_key(o, "size");
-    json_put_u64(o, plan->size);
-    json_key(o, "layout");
-    json_put_cstr(o, plan->layout);
+    json_add_cstr(o, "path", dst);
+    json_add_u64(o, "size", plan->size);
+    json_add_cstr(o, "layout", plan->layout);
 }
 
 static int to_apr(const struct tool_options *opt, struct tool_file *f, const char *dst,
@@ -58,10 +55,8 @@ static int to_apr(const struct tool_options *opt, struct tool_file *f, const cha
     rc = write_out(opt, v, NULL, dst, e);
     if (rc == 0 && opt->json) {
         json_begin(&o, dst, vapr_plan(v));
-        json_key(&o, "profile");
-        json_put_cstr(&o, vapr_profile_name(opt->vapr.profile));
-        json_key(&o, "n_tensor");
-        json_put_u64(&o, vapr_n_tensor(v));
+        json_add_cstr(&o, "profile", vapr_profile_name(opt->vapr.profile));
+        json_add_u64(&o, "n_tensor", vapr_n_tensor(v));
         rc = tool_json_end(&o, e);
     }
     vapr_free(v);
@@ -82,10 +77,8 @@ static int to_gguf(const struct tool_options *opt, struct tool_file *f, const ch
         fprintf(stderr, "aprtool: %s: derived: %s\n", dst, vgguf_note(v, i));
     if (rc == 0 && opt->json) {
         json_begin(&o, dst, vgguf_plan(v));
-        json_key(&o, "same_head");
-        json_put_bool(&o, vgguf_same_head(v));
-        json_key(&o, "n_tensor");
-        json_put_u64(&o, gguf_n_tensor(vgguf_gguf(v)));
+        json_add_bool(&o, "same_head", vgguf_same_head(v));
+        json_add_u64(&o, "n_tensor", gguf_n_tensor(vgguf_gguf(v)));
         json_key(&o, "derived");
         json_open(&o, '[');
         for (size_t i = 0; i < vgguf_n_note(v); i++)

@@ -30,8 +30,7 @@ static void differs(struct diff *d, const char *kind, struct gguf_str name, char
     d->n_diff++;
     if (d->opt->json) {
         json_open(&d->o, '{');
-        json_key(&d->o, "kind");
-        json_put_cstr(&d->o, kind);
+        json_add_cstr(&d->o, "kind", kind);
         json_key(&d->o, "name");
         json_put_str(&d->o, name.p, name.len);
         json_key(&d->o, "a");

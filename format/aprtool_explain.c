@@ -19,22 +19,17 @@ static bool is_asked(const struct arch_field *d, const char *key)
 static void json_field(struct json_out *o, const struct arch_field *d)
 {
     json_open(o, '{');
-    json_key(o, "name");
-    json_put_cstr(o, d->name);
+    json_add_cstr(o, "name", d->name);
     json_key(o, "stamped");
     json_put_raw(o, d->stamped);
-    json_key(o, "origin");
-    json_put_cstr(o, arch_origin_name(d->origin));
-    json_key(o, "source");
-    json_put_cstr(o, d->source);
+    json_add_cstr(o, "origin", arch_origin_name(d->origin));
+    json_add_cstr(o, "source", d->source);
     json_key(o, "reference");
     json_put_raw(o, d->reference);
     json_key(o, "compat");
     json_put_raw(o, d->compat[0] ? d->compat : "null");
-    json_key(o, "differs");
-    json_put_bool(o, d->differs);
-    json_key(o, "mapped");
-    json_put_bool(o, d->mapped);
+    json_add_bool(o, "differs", d->differs);
+    json_add_bool(o, "mapped", d->mapped);
     json_close(o, '}');
 }
 
@@ -43,8 +38,7 @@ static int print_report_json(const struct tool_file *f, const struct arch_report
 {
     struct json_out o;
     tool_json_begin(&o);
-    json_key(&o, "path");
-    json_put_cstr(&o, f->path);
+    json_add_cstr(&o, "path", f->path);
     json_key(&o, "fields");
     json_open(&o, '[');
     for (size_t i = 0; i < r->n_field; i++)
@@ -155,8 +149,7 @@ static int explain_apr(const struct tool_options *opt, const struct tool_file *f
     struct err why = {0};
     table_init(&t, head, 2, 0);
     tool_json_begin(&o);
-    json_key(&o, "path");
-    json_put_cstr(&o, f->path);
+    json_add_cstr(&o, "path", f->path);
     json_key(&o, "metadata");
     json_open(&o, '{');
     size_t n = explain_object(&t, &o, apr_meta(f->apr), "", key);
@@ -164,8 +157,7 @@ static int explain_apr(const struct tool_options *opt, const struct tool_file *f
     int incomplete = apr_meta_read(apr_meta(f->apr), &c, &why);
     if (incomplete == 0)
         arch_config_release(&c);
-    json_key(&o, "configuration_complete");
-    json_put_bool(&o, incomplete == 0);
+    json_add_bool(&o, "configuration_complete", incomplete == 0);
     json_key(&o, "error");
     if (incomplete < 0)
         json_put_cstr(&o, why.msg);
@@ -198,10 +190,8 @@ static int explain_extents(const struct tool_options *opt, const struct tool_fil
     struct json_out o;
     table_init(&t, head, 4, 1 << 0 | 1 << 1 | 1 << 3);
     tool_json_begin(&o);
-    json_key(&o, "size");
-    json_put_u64(&o, vapr_size(v));
-    json_key(&o, "layout");
-    json_put_cstr(&o, vapr_layout(v));
+    json_add_u64(&o, "size", vapr_size(v));
+    json_add_cstr(&o, "layout", vapr_layout(v));
     json_key(&o, "extents");
     json_open(&o, '[');
     for (size_t i = 0; i < vapr_n_seg(v); i++) {
@@ -220,17 +210,13 @@ static int explain_extents(const struct tool_options *opt, const struct tool_fil
         else
             table_add(&t, "-");
         json_open(&o, '{');
-        json_key(&o, "kind");
-        json_put_cstr(&o, kind[s->kind]);
-        json_key(&o, "offset");
-        json_put_u64(&o, s->off);
-        json_key(&o, "length");
-        json_put_u64(&o, s->len);
+        json_add_cstr(&o, "kind", kind[s->kind]);
+        json_add_u64(&o, "offset", s->off);
+        json_add_u64(&o, "length", s->len);
         if (part) {
             json_key(&o, "part");
             json_put_i64(&o, s->part);
-            json_key(&o, "source_offset");
-            json_put_u64(&o, s->src_off);
+            json_add_u64(&o, "source_offset", s->src_off);
         }
         json_close(&o, '}');
     }

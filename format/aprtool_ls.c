@@ -41,10 +41,8 @@ static void add_text(struct table *t, const char *s)
 /* What only a store knows of a model. */
 static void ls_add_entry(struct json_out *o, const struct store_entry *en)
 {
-    json_key(o, "store");
-    json_put_cstr(o, store_kind_name(en->kind));
-    json_key(o, "revision");
-    json_put_cstr(o, en->revision);
+    json_add_cstr(o, "store", store_kind_name(en->kind));
+    json_add_cstr(o, "revision", en->revision);
     json_key(o, "aliases");
     json_open(o, '[');
     for (size_t i = 0; i < en->n_alias; i++)
@@ -54,12 +52,9 @@ static void ls_add_entry(struct json_out *o, const struct store_entry *en)
     json_open(o, '[');
     for (int i = 0; i < en->n_part; i++) {
         json_open(o, '{');
-        json_key(o, "path");
-        json_put_cstr(o, en->part[i].path);
-        json_key(o, "size");
-        json_put_u64(o, en->part[i].id.size);
-        json_key(o, "sha256");
-        json_put_cstr(o, en->part[i].sha256);
+        json_add_cstr(o, "path", en->part[i].path);
+        json_add_u64(o, "size", en->part[i].id.size);
+        json_add_cstr(o, "sha256", en->part[i].sha256);
         json_close(o, '}');
     }
     json_close(o, ']');
@@ -73,13 +68,10 @@ static void ls_add(struct ls *l, const struct ls_row *r)
             {"role", r->role}, {"status", r->status}, {"why", r->why},   {"source", r->source}};
         json_open(&l->o, '{');
         for (size_t i = 0; i < sizeof text / sizeof text[0]; i++) {
-            json_key(&l->o, text[i][0]);
-            json_put_cstr(&l->o, text[i][1] ? text[i][1] : "");
+            json_add_cstr(&l->o, text[i][0], text[i][1] ? text[i][1] : "");
         }
-        json_key(&l->o, "size");
-        json_put_u64(&l->o, r->size);
-        json_key(&l->o, "n_ctx_train");
-        json_put_u64(&l->o, r->n_ctx);
+        json_add_u64(&l->o, "size", r->size);
+        json_add_u64(&l->o, "n_ctx_train", r->n_ctx);
         if (r->entry)
             ls_add_entry(&l->o, r->entry);
         json_close(&l->o, '}');

@@ -1,6 +1,8 @@
 /* What aprtool prints: tables, sizes, values, JSON documents, the progress bar. See aprtool.h. */
 #include "format/aprtool.h"
 
+#include "format/name.h"
+
 #include <errno.h>
 #include <inttypes.h>
 #include <math.h>
@@ -136,22 +138,7 @@ char *tool_dims_text(const struct tool_tensor *t, bool gguf_order)
 
 char *tool_escape(struct gguf_str s)
 {
-    char *p = malloc(4 * s.len + 1), *q = p;
-    if (!p)
-        return NULL;
-    for (size_t i = 0; i < s.len; i++) {
-        unsigned char c = (unsigned char)s.p[i];
-        unsigned char next = i + 1 < s.len ? (unsigned char)s.p[i + 1] : 0;
-        if (c < 0x20 || c == 0x7f || c == '\\') {
-            q += sprintf(q, "\\%03o", c);
-        } else if (c == 0xc2 && next >= 0x80 && next < 0xa0) { /* U+0080..9F: controls, too */
-            q += sprintf(q, "\\%03o\\%03o", c, next);
-            i++;
-        } else
-            *q++ = (char)c;
-    }
-    *q = 0;
-    return p;
+    return name_escape_bytes(s.p, s.len);
 }
 
 /* s in quotes, cut at a character's border and then followed by how long it really is. */

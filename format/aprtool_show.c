@@ -155,53 +155,39 @@ static int show_text(const struct tool_options *opt, const struct tool_file *f, 
 
 static void json_apr_header(struct json_out *o, const struct apr_header *h)
 {
-    json_key(o, "format");
-    json_put_cstr(o, "apr");
+    json_add_cstr(o, "format", "apr");
     json_key(o, "version");
     json_open(o, '[');
     json_put_u64(o, h->major);
     json_put_u64(o, h->minor);
     json_close(o, ']');
-    json_key(o, "flags");
-    json_put_u64(o, h->flags);
+    json_add_u64(o, "flags", h->flags);
     json_key(o, "flag_names");
     json_open(o, '[');
     for (size_t i = 0; i < sizeof flag_names / sizeof flag_names[0]; i++)
         if (h->flags & flag_names[i].bit)
             json_put_cstr(o, flag_names[i].name);
     json_close(o, ']');
-    json_key(o, "header_crc");
-    json_put_u64(o, h->crc);
-    json_key(o, "header_crc_right");
-    json_put_bool(o, h->crc == h->crc_computed);
-    json_key(o, "metadata_offset");
-    json_put_u64(o, h->meta_off);
-    json_key(o, "metadata_size");
-    json_put_u64(o, h->meta_size);
-    json_key(o, "tensor_index_offset");
-    json_put_u64(o, h->index_off);
-    json_key(o, "data_offset");
-    json_put_u64(o, h->data_off);
+    json_add_u64(o, "header_crc", h->crc);
+    json_add_bool(o, "header_crc_right", h->crc == h->crc_computed);
+    json_add_u64(o, "metadata_offset", h->meta_off);
+    json_add_u64(o, "metadata_size", h->meta_size);
+    json_add_u64(o, "tensor_index_offset", h->index_off);
+    json_add_u64(o, "data_offset", h->data_off);
 }
 
 static void json_gguf_header(struct json_out *o, const struct gguf *g)
 {
-    json_key(o, "format");
-    json_put_cstr(o, "gguf");
-    json_key(o, "version");
-    json_put_u64(o, gguf_version(g));
-    json_key(o, "alignment");
-    json_put_u64(o, gguf_alignment(g));
+    json_add_cstr(o, "format", "gguf");
+    json_add_u64(o, "version", gguf_version(g));
+    json_add_u64(o, "alignment", gguf_alignment(g));
     json_key(o, "parts");
     json_open(o, '[');
     for (int k = 0; k < gguf_n_part(g); k++) {
         json_open(o, '{');
-        json_key(o, "path");
-        json_put_cstr(o, source_name(gguf_part(g, k)));
-        json_key(o, "size");
-        json_put_u64(o, source_size(gguf_part(g, k)));
-        json_key(o, "data_offset");
-        json_put_u64(o, gguf_data_start(g, k));
+        json_add_cstr(o, "path", source_name(gguf_part(g, k)));
+        json_add_u64(o, "size", source_size(gguf_part(g, k)));
+        json_add_u64(o, "data_offset", gguf_data_start(g, k));
         json_close(o, '}');
     }
     json_close(o, ']');
@@ -211,16 +197,13 @@ static int show_json(const struct tool_file *f, struct err *e)
 {
     struct json_out o;
     tool_json_begin(&o);
-    json_key(&o, "path");
-    json_put_cstr(&o, f->path);
-    json_key(&o, "size");
-    json_put_u64(&o, file_bytes(f));
+    json_add_cstr(&o, "path", f->path);
+    json_add_u64(&o, "size", file_bytes(f));
     if (f->apr)
         json_apr_header(&o, apr_header(f->apr));
     else
         json_gguf_header(&o, f->gguf);
-    json_key(&o, "n_tensor");
-    json_put_u64(&o, tool_n_tensor(f));
+    json_add_u64(&o, "n_tensor", tool_n_tensor(f));
 
     struct type_count c[64];
     size_t n = count_types(f, c, 64);
@@ -228,14 +211,10 @@ static int show_json(const struct tool_file *f, struct err *e)
     json_open(&o, '[');
     for (size_t i = 0; i < n; i++) {
         json_open(&o, '{');
-        json_key(&o, "type");
-        json_put_cstr(&o, tool_type_name(c[i].type));
-        json_key(&o, "tensors");
-        json_put_u64(&o, c[i].n);
-        json_key(&o, "weights");
-        json_put_u64(&o, c[i].weights);
-        json_key(&o, "bytes");
-        json_put_u64(&o, c[i].bytes);
+        json_add_cstr(&o, "type", tool_type_name(c[i].type));
+        json_add_u64(&o, "tensors", c[i].n);
+        json_add_u64(&o, "weights", c[i].weights);
+        json_add_u64(&o, "bytes", c[i].bytes);
         json_close(&o, '}');
     }
     json_close(&o, ']');
@@ -278,8 +257,7 @@ static void json_tensor(struct json_out *o, const struct tool_tensor *t, bool gg
     json_open(o, '{');
     json_key(o, "name");
     json_put_str(o, t->name.p, t->name.len);
-    json_key(o, "type");
-    json_put_cstr(o, tool_type_name(t->type));
+    json_add_cstr(o, "type", tool_type_name(t->type));
     json_key(o, "shape");
     json_open(o, '[');
     for (uint32_t d = 0; d < t->n_dim; d++)
@@ -287,10 +265,8 @@ static void json_tensor(struct json_out *o, const struct tool_tensor *t, bool gg
     json_close(o, ']');
     json_key(o, "part");
     json_put_i64(o, t->part);
-    json_key(o, "offset");
-    json_put_u64(o, t->off);
-    json_key(o, "size");
-    json_put_u64(o, t->size);
+    json_add_u64(o, "offset", t->off);
+    json_add_u64(o, "size", t->size);
     json_close(o, '}');
 }
 

@@ -14,6 +14,7 @@
 
 #define JSON_MAX_NUMBER 63                 /* characters; cJSON's own buffer */
 #define JSON_MAX_INT    9007199254740992.0 /* 2^53: it is also what 2^53 + 1 reads as */
+#define SERDE_MAX_DEPTH 127                /* serde_json refuses the 128th bracket */
 
 /* --- UTF-8 --- */
 
@@ -65,6 +66,7 @@ struct scan {
     uint64_t n_key;    /* keys met so far */
     uint64_t want_key; /* stop before this one (counted from 0); UINT64_MAX: never */
     bool found;
+    bool serde; /* json_parse_serde()'s rules */
 };
 
 static int scan_fail(struct scan *s, size_t at, const char *what)
@@ -105,7 +107,7 @@ static int scan_unicode_escape(struct scan *s)
     int v = scan_hex4(s, s->pos);
     if (v < 0)
         return scan_fail(s, at, "\\u without four hexadecimal digits");
-    if (v == 0)
+    if (v == 0 && !s->serde)
         return scan_fail(s, at, "\\u0000 in a string");
     s->pos += 4;
     if (v < 0xd800 || v > 0xdfff)
@@ -276,8 +278,8 @@ static int scan_after(struct scan *s, const char *stack, int *depth, bool *done)
 /* One whole value and blanks around it; iterative, so that depth costs a byte and not a frame. */
 static int scan_text(struct scan *s)
 {
-    char stack[JSON_MAX_DEPTH];
-    int depth = 0;
+    char stack[SERDE_MAX_DEPTH];
+    int depth = 0, most = s->serde ? SERDE_MAX_DEPTH : JSON_MAX_DEPTH;
     bool done = false;
     while (!done) {
         int rc = 0;
@@ -290,8 +292,9 @@ static int scan_text(struct scan *s)
                            JSON_MAX_VALUES);
         char c = (char)s->p[s->pos];
         if (c == '{' || c == '[') {
-            if (depth == JSON_MAX_DEPTH)
-                return scan_fail(s, s->pos, "nested more than 64 deep");
+            if (depth == most)
+                return scan_fail(
+                    s, s->pos, s->serde ? "nested more than 127 deep" : "nested more than 64 deep");
             stack[depth++] = c;
             s->pos++;
             scan_blanks(s);
@@ -378,15 +381,28 @@ static int fail_dup(const cJSON *root, const cJSON *dup, const char *p, size_t l
                    dup->string);
 }
 
-int json_parse(cJSON **out, const char *p, size_t len, struct err *e)
+static int scan_and_build(cJSON **out, const char *p, size_t len, bool serde, struct err *e)
 {
-    struct scan s = {.p = (const uint8_t *)p, .len = len, .e = e, .want_key = UINT64_MAX};
+    struct scan s = {
+        .p = (const uint8_t *)p, .len = len, .e = e, .want_key = UINT64_MAX, .serde = serde};
     int rc = scan_text(&s);
     if (rc < 0)
         return rc;
-    cJSON *v = cJSON_ParseWithLengthOpts(p, len, NULL, 0);
-    if (!v)
-        return err_set(e, -ENOMEM, "no memory for %zu bytes of JSON", len);
+    *out = cJSON_ParseWithLengthOpts(p, len, NULL, 0);
+    return *out ? 0 : err_set(e, -ENOMEM, "no memory for %zu bytes of JSON", len);
+}
+
+int json_parse_serde(cJSON **out, const char *p, size_t len, struct err *e)
+{
+    return scan_and_build(out, p, len, true, e);
+}
+
+int json_parse(cJSON **out, const char *p, size_t len, struct err *e)
+{
+    cJSON *v = NULL;
+    int rc = scan_and_build(&v, p, len, false, e);
+    if (rc < 0)
+        return rc;
     const cJSON *dup = NULL;
     rc = tree_dup(v, &dup);
     if (rc < 0)

@@ -22,6 +22,10 @@
  * JSON_MAX_VALUES. */
 int json_parse(cJSON **out, const char *p, size_t len, struct err *e);
 
+/* What Rust's serde_json reads, for judging what others make of a text: as above, but also \u0000 (the
+ * string ends there), brackets 127 deep, and a key twice (json_get finds the first). */
+int json_parse_serde(cJSON **out, const char *p, size_t len, struct err *e);
+
 /* Case-sensitive member, NULL if absent or if obj is no object. */
 const cJSON *json_get(const cJSON *obj, const char *key);
 
@@ -66,5 +70,11 @@ void json_put_f64(struct json_out *o, double v); /* the same for f64 */
 void json_put_bool(struct json_out *o, bool v);
 void json_put_null(struct json_out *o);
 void json_put_raw(struct json_out *o, const char *json); /* text that is one JSON value already */
+
+/* A key and its value. */
+void json_add_cstr(struct json_out *o, const char *key, const char *s);
+void json_add_u64(struct json_out *o, const char *key, uint64_t v);
+void json_add_bool(struct json_out *o, const char *key, bool v);
+void json_add_null(struct json_out *o, const char *key);
 
 #endif

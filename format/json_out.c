@@ -249,3 +249,27 @@ void json_put_raw(struct json_out *o, const char *json)
     if (out_value(o))
         out_put(o, json, strlen(json));
 }
+
+void json_add_cstr(struct json_out *o, const char *key, const char *s)
+{
+    json_key(o, key);
+    json_put_cstr(o, s);
+}
+
+void json_add_u64(struct json_out *o, const char *key, uint64_t v)
+{
+    json_key(o, key);
+    json_put_u64(o, v);
+}
+
+void json_add_bool(struct json_out *o, const char *key, bool v)
+{
+    json_key(o, key);
+    json_put_bool(o, v);
+}
+
+void json_add_null(struct json_out *o, const char *key)
+{
+    json_key(o, key);
+    json_put_null(o);
+}

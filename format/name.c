@@ -290,20 +290,27 @@ uint64_t name_inode(const char *path, const uint8_t id[NAME_ID_SIZE])
     return ino < 2 ? ino + 2 : ino; /* 0 is no inode, 1 is the mount's root */
 }
 
-char *name_escape(const char *s)
+char *name_escape_bytes(const void *p, size_t len)
 {
-    size_t n = 0;
-    for (const char *p = s; *p; p++)
-        n += (unsigned char)*p < 0x20 || *p == 0x7f || *p == '\\' ? 4 : 1;
-    char *out = malloc(n + 1);
+    const unsigned char *s = p;
+    char *out = malloc(4 * len + 1), *q = out;
     if (!out)
         return NULL;
-    char *q = out;
-    for (const char *p = s; *p; p++)
-        if ((unsigned char)*p < 0x20 || *p == 0x7f || *p == '\\')
-            q += sprintf(q, "\\%03o", (unsigned char)*p);
+    for (size_t i = 0; i < len; i++) {
+        bool c1 = s[i] == 0xc2 && i + 1 < len && s[i + 1] >= 0x80 && s[i + 1] < 0xa0;
+        if (c1)
+            q += sprintf(q, "\\%03o\\%03o", s[i], s[i + 1]);
+        else if (s[i] < 0x20 || s[i] == 0x7f || s[i] == '\\')
+            q += sprintf(q, "\\%03o", s[i]);
         else
-            *q++ = *p;
+            *q++ = (char)s[i];
+        i += c1;
+    }
     *q = '\0';
     return out;
+}
+
+char *name_escape(const char *s)
+{
+    return name_escape_bytes(s, strlen(s));
 }

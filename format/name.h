@@ -87,8 +87,9 @@ int name_settle(struct name_claim *c, size_t n, struct err *e);
 /* 63 bits of SHA-256 over path, a NUL and the identity (NULL for directories): never 0 or 1. */
 uint64_t name_inode(const char *path, const uint8_t id[NAME_ID_SIZE]);
 
-/* Bytes below 0x20, 0x7f and '\' as "\ooo" (octal), so that a path fits one line of a text.
- * malloc'ed; NULL if there is no memory. */
+/* Bytes below 0x20, 0x7f, '\' and both of U+0080..9F (controls to a terminal, too) as "\ooo" (octal),
+ * so that a path fits one line of a text. malloc'ed; NULL if there is no memory. */
 char *name_escape(const char *s);
+char *name_escape_bytes(const void *p, size_t len);
 
 #endif

@@ -265,24 +265,6 @@ static void put_token(struct json_out *o, const struct bpe *b, uint64_t i, bool 
     free(z);
 }
 
-static void put_named_bool(struct json_out *o, const char *key, bool v)
-{
-    json_key(o, key);
-    json_put_bool(o, v);
-}
-
-static void put_named_str(struct json_out *o, const char *key, const char *v)
-{
-    json_key(o, key);
-    json_put_cstr(o, v);
-}
-
-static void put_named_null(struct json_out *o, const char *key)
-{
-    json_key(o, key);
-    json_put_null(o);
-}
-
 static void put_added_tokens(struct json_out *o, const struct bpe *b)
 {
     json_key(o, "added_tokens");
@@ -293,15 +275,14 @@ static void put_added_tokens(struct json_out *o, const struct bpe *b)
             (type != TYPE_CONTROL && type != TYPE_USER_DEFINED && type != TYPE_UNKNOWN))
             continue;
         json_open(o, '{');
-        json_key(o, "id");
-        json_put_u64(o, i);
+        json_add_u64(o, "id", i);
         json_key(o, "content");
         put_token(o, b, i, false);
-        put_named_bool(o, "single_word", false);
-        put_named_bool(o, "lstrip", false);
-        put_named_bool(o, "rstrip", false);
-        put_named_bool(o, "normalized", false);
-        put_named_bool(o, "special", type != TYPE_USER_DEFINED);
+        json_add_bool(o, "single_word", false);
+        json_add_bool(o, "lstrip", false);
+        json_add_bool(o, "rstrip", false);
+        json_add_bool(o, "normalized", false);
+        json_add_bool(o, "special", type != TYPE_USER_DEFINED);
         json_close(o, '}');
     }
     json_close(o, ']');
@@ -310,22 +291,22 @@ static void put_added_tokens(struct json_out *o, const struct bpe *b)
 static void put_byte_level(struct json_out *o)
 {
     json_open(o, '{');
-    put_named_str(o, "type", "ByteLevel");
-    put_named_bool(o, "add_prefix_space", false);
-    put_named_bool(o, "trim_offsets", true);
-    put_named_bool(o, "use_regex", false);
+    json_add_cstr(o, "type", "ByteLevel");
+    json_add_bool(o, "add_prefix_space", false);
+    json_add_bool(o, "trim_offsets", true);
+    json_add_bool(o, "use_regex", false);
     json_close(o, '}');
 }
 
 static void put_replace(struct json_out *o, const char *from, const char *to)
 {
     json_open(o, '{');
-    put_named_str(o, "type", "Replace");
+    json_add_cstr(o, "type", "Replace");
     json_key(o, "pattern");
     json_open(o, '{');
-    put_named_str(o, "String", from);
+    json_add_cstr(o, "String", from);
     json_close(o, '}');
-    put_named_str(o, "content", to);
+    json_add_cstr(o, "content", to);
     json_close(o, '}');
 }
 
@@ -334,18 +315,18 @@ static void put_replace(struct json_out *o, const char *from, const char *to)
 static void put_normalizer(struct json_out *o, const struct bpe *b)
 {
     if (!b->spm) {
-        put_named_null(o, "normalizer");
+        json_add_null(o, "normalizer");
         return;
     }
     json_key(o, "normalizer");
     json_open(o, '{');
-    put_named_str(o, "type", "Sequence");
+    json_add_cstr(o, "type", "Sequence");
     json_key(o, "normalizers");
     json_open(o, '[');
     if (b->space_prefix) {
         json_open(o, '{');
-        put_named_str(o, "type", "Prepend");
-        put_named_str(o, "prepend", BLANK);
+        json_add_cstr(o, "type", "Prepend");
+        json_add_cstr(o, "prepend", BLANK);
         json_close(o, '}');
     }
     put_replace(o, " ", BLANK);
@@ -361,24 +342,22 @@ static void put_decoder(struct json_out *o, const struct bpe *b)
         return;
     }
     json_open(o, '{');
-    put_named_str(o, "type", "Sequence");
+    json_add_cstr(o, "type", "Sequence");
     json_key(o, "decoders");
     json_open(o, '[');
     put_replace(o, BLANK, " ");
     json_open(o, '{');
-    put_named_str(o, "type", "ByteFallback");
+    json_add_cstr(o, "type", "ByteFallback");
     json_close(o, '}');
     json_open(o, '{');
-    put_named_str(o, "type", "Fuse");
+    json_add_cstr(o, "type", "Fuse");
     json_close(o, '}');
     if (b->space_prefix) {
         json_open(o, '{');
-        put_named_str(o, "type", "Strip");
-        put_named_str(o, "content", " ");
-        json_key(o, "start");
-        json_put_u64(o, 1);
-        json_key(o, "stop");
-        json_put_u64(o, 0);
+        json_add_cstr(o, "type", "Strip");
+        json_add_cstr(o, "content", " ");
+        json_add_u64(o, "start", 1);
+        json_add_u64(o, "stop", 0);
         json_close(o, '}');
     }
     json_close(o, ']');
@@ -388,23 +367,23 @@ static void put_decoder(struct json_out *o, const struct bpe *b)
 static void put_pre_tokenizer(struct json_out *o, const struct bpe *b)
 {
     if (b->spm) {
-        put_named_null(o, "pre_tokenizer");
+        json_add_null(o, "pre_tokenizer");
         return;
     }
     json_key(o, "pre_tokenizer");
     json_open(o, '{');
-    put_named_str(o, "type", "Sequence");
+    json_add_cstr(o, "type", "Sequence");
     json_key(o, "pretokenizers");
     json_open(o, '[');
     for (const struct pretok_split *s = b->pre->split; s->regex; s++) {
         json_open(o, '{');
-        put_named_str(o, "type", "Split");
+        json_add_cstr(o, "type", "Split");
         json_key(o, "pattern");
         json_open(o, '{');
-        put_named_str(o, "Regex", s->regex);
+        json_add_cstr(o, "Regex", s->regex);
         json_close(o, '}');
-        put_named_str(o, "behavior", "Isolated");
-        put_named_bool(o, "invert", false);
+        json_add_cstr(o, "behavior", "Isolated");
+        json_add_bool(o, "invert", false);
         json_close(o, '}');
     }
     put_byte_level(o);
@@ -470,7 +449,7 @@ static void put_post_processor(struct json_out *o, const struct bpe *b)
         return;
     }
     json_open(o, '{');
-    put_named_str(o, "type", "TemplateProcessing");
+    json_add_cstr(o, "type", "TemplateProcessing");
     put_template(o, "single", b, 1);
     put_template(o, "pair", b, 2);
     json_key(o, "special_tokens");
@@ -528,14 +507,14 @@ static void put_model(struct json_out *o, const struct bpe *b)
 {
     json_key(o, "model");
     json_open(o, '{');
-    put_named_str(o, "type", "BPE");
-    put_named_null(o, "dropout");
-    put_named_null(o, "unk_token");
-    put_named_null(o, "continuing_subword_prefix");
-    put_named_null(o, "end_of_word_suffix");
-    put_named_bool(o, "fuse_unk", false);
-    put_named_bool(o, "byte_fallback", b->spm);
-    put_named_bool(o, "ignore_merges", b->pre && b->pre->flags & PRETOK_IGNORE_MERGES);
+    json_add_cstr(o, "type", "BPE");
+    json_add_null(o, "dropout");
+    json_add_null(o, "unk_token");
+    json_add_null(o, "continuing_subword_prefix");
+    json_add_null(o, "end_of_word_suffix");
+    json_add_bool(o, "fuse_unk", false);
+    json_add_bool(o, "byte_fallback", b->spm);
+    json_add_bool(o, "ignore_merges", b->pre && b->pre->flags & PRETOK_IGNORE_MERGES);
     json_key(o, "vocab");
     json_open(o, '{');
     for (uint64_t i = 0; i < b->n_token; i++) {
@@ -564,9 +543,9 @@ int sibling_tokenizer(const struct gguf *g, char **out, size_t *len, struct err 
     if (rc < 0)
         goto out;
     json_open(&o, '{');
-    put_named_str(&o, "version", "1.0");
-    put_named_null(&o, "truncation");
-    put_named_null(&o, "padding");
+    json_add_cstr(&o, "version", "1.0");
+    json_add_null(&o, "truncation");
+    json_add_null(&o, "padding");
     put_added_tokens(&o, &b);
     put_normalizer(&o, &b);
     put_pre_tokenizer(&o, &b);

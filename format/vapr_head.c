@@ -31,14 +31,10 @@ static void put_raw(struct json_out *o, const struct vapr *v)
             any = true;
         }
         json_open(o, '{');
-        json_key(o, "name");
-        json_put_cstr(o, n->t.name);
-        json_key(o, "type");
-        json_put_u64(o, n->t.type->id);
-        json_key(o, "offset");
-        json_put_u64(o, n->raw_off - v->data_off);
-        json_key(o, "size");
-        json_put_u64(o, n->t.src_size);
+        json_add_cstr(o, "name", n->t.name);
+        json_add_u64(o, "type", n->t.type->id);
+        json_add_u64(o, "offset", n->raw_off - v->data_off);
+        json_add_u64(o, "size", n->t.src_size);
         json_close(o, '}');
     }
     if (any)
@@ -58,12 +54,9 @@ static void put_aliases(struct json_out *o, const struct vapr *v)
             any = true;
         }
         json_open(o, '{');
-        json_key(o, "name");
-        json_put_cstr(o, n->t.name);
-        json_key(o, "of");
-        json_put_cstr(o, n->of);
-        json_key(o, "row");
-        json_put_u64(o, n->row);
+        json_add_cstr(o, "name", n->t.name);
+        json_add_cstr(o, "of", n->of);
+        json_add_u64(o, "row", n->row);
         json_close(o, '}');
     }
     if (any)
@@ -78,12 +71,9 @@ static int put_meta(struct json_out *o, const struct vapr *v, const struct arch_
     int rc = apr_meta_write(o, v->g, c, e);
     if (rc < 0 && o->rc == 0)
         return rc;
-    json_key(o, "aprfs.builder");
-    json_put_u64(o, VAPR_BUILDER);
-    json_key(o, "aprfs.profile");
-    json_put_cstr(o, vapr_profile_name(v->opt.profile));
-    json_key(o, "aprfs.values");
-    json_put_cstr(o, v->opt.values == VAPR_VALUES_COMPAT ? "compat" : "reference");
+    json_add_u64(o, "aprfs.builder", VAPR_BUILDER);
+    json_add_cstr(o, "aprfs.profile", vapr_profile_name(v->opt.profile));
+    json_add_cstr(o, "aprfs.values", v->opt.values == VAPR_VALUES_COMPAT ? "compat" : "reference");
     put_aliases(o, v);
     put_raw(o, v);
     json_close(o, '}');

@@ -15,16 +15,13 @@ static void put_metric(struct json_out *o, const struct probe_result *r, enum pr
 {
     const struct probe_value *v = &r->metric[m];
     json_open(o, '{');
-    json_key(o, "name");
-    json_put_cstr(o, metric_key[m]);
+    json_add_cstr(o, "name", metric_key[m]);
     json_key(o, "worst");
     json_put_f64(o, v->worst);
     json_key(o, "limit");
     json_put_f64(o, probe_limit(m));
-    json_key(o, "position");
-    json_put_u64(o, v->pos);
-    json_key(o, "n_beyond");
-    json_put_u64(o, v->n_bad);
+    json_add_u64(o, "position", v->pos);
+    json_add_u64(o, "n_beyond", v->n_bad);
     json_key(o, "first_beyond");
     v->n_bad ? json_put_u64(o, v->first_bad) : json_put_null(o);
     json_close(o, '}');
@@ -36,12 +33,9 @@ static void put_gate(struct json_out *o, const struct probe_result *r, enum prob
     char line[ERR_MSG_MAX];
     probe_line(r, which, line, sizeof line);
     json_open(o, '{');
-    json_key(o, "name");
-    json_put_cstr(o, name);
-    json_key(o, "passed");
-    json_put_bool(o, probe_gate_passed(r, which));
-    json_key(o, "text");
-    json_put_cstr(o, line);
+    json_add_cstr(o, "name", name);
+    json_add_bool(o, "passed", probe_gate_passed(r, which));
+    json_add_cstr(o, "text", line);
     json_close(o, '}');
 }
 
@@ -51,22 +45,14 @@ static int put_json(const struct engine *g, struct err *e)
     struct json_out o;
     json_out_init(&o);
     json_open(&o, '{');
-    json_key(&o, "schema");
-    json_put_u64(&o, 1);
-    json_key(&o, "path");
-    json_put_cstr(&o, g->path);
-    json_key(&o, "device");
-    json_put_cstr(&o, g->gate.device);
-    json_key(&o, "verdict");
-    json_put_cstr(&o, g->gate.state == GATE_PASSED ? "passed" : "refused");
-    json_key(&o, "probe");
-    json_put_cstr(&o, g->gate.from_text ? "text" : "ids");
-    json_key(&o, "n_position");
-    json_put_u64(&o, r->n);
-    json_key(&o, "n_compared");
-    json_put_u64(&o, r->n_done);
-    json_key(&o, "n_greedy_equal");
-    json_put_u64(&o, r->n_equal);
+    json_add_u64(&o, "schema", 1);
+    json_add_cstr(&o, "path", g->path);
+    json_add_cstr(&o, "device", g->gate.device);
+    json_add_cstr(&o, "verdict", g->gate.state == GATE_PASSED ? "passed" : "refused");
+    json_add_cstr(&o, "probe", g->gate.from_text ? "text" : "ids");
+    json_add_u64(&o, "n_position", r->n);
+    json_add_u64(&o, "n_compared", r->n_done);
+    json_add_u64(&o, "n_greedy_equal", r->n_equal);
     json_key(&o, "gates");
     json_open(&o, '[');
     put_gate(&o, r, PROBE_PARITY, "PARITY-GATE");

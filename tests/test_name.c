@@ -377,8 +377,9 @@ static void name_inode_is_stable(void **state)
 static void name_escape_keeps_one_line(void **state)
 {
     (void)state;
-    char *s = name_escape("/a b\n\\\x7f\xc3\xa9");
-    assert_string_equal(s, "/a b\\012\\134\\177\xc3\xa9");
+    /* U+009B begins a terminal's command as ESC [ does; U+00A0 is no control. */
+    char *s = name_escape("/a b\n\\\x7f\xc3\xa9\xc2\x9bJ\xc2\xa0\xc2");
+    assert_string_equal(s, "/a b\\012\\134\\177\xc3\xa9\\302\\233J\xc2\xa0\xc2");
     free(s);
 }
 
