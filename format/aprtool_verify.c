@@ -293,11 +293,12 @@ static void verify_file(const struct tool_options *opt, const char *path, struct
     if (opt->readers && !f.gguf) { /* after a failure f is empty: the file is opened anew */
         struct source *src = NULL;
         struct err why = {0};
-        if (rc == 0)
-            readers_judge(v->reader, f.src, f.apr, "");
-        else if (source_open(&src, path, &why) == 0)
-            readers_judge(v->reader, src, NULL, e.msg);
-        v->judged = rc == 0 || src;
+        int told = rc == 0 ? 0 : source_open(&src, path, &why);
+        if (told == 0)
+            told = readers_judge(v->reader, rc == 0 ? f.src : src, f.apr, e.msg, &why);
+        v->judged = told == 0;
+        if (told < 0 && (rc == 0 || src))
+            say(&v->problem, "--readers: %s", why.msg);
         source_close(src);
     }
     if (rc < 0) {
@@ -349,7 +350,6 @@ static int print_readers(const struct verdict *v, struct err *e)
             table_add(&t, "%s", r->n_found ? r->found[k].rule->id : "");
             table_add(&t, "%s", r->n_found ? r->found[k].why : "");
         }
-        t.failed |= r->no_memory;
     }
     return table_print(&t, e);
 }
@@ -391,12 +391,9 @@ static void json_says(struct json_out *o, const char *key, const struct say *s)
 static void print_reader_json(struct json_out *o, const struct reader_verdict *r)
 {
     json_open(o, '{');
-    json_key(o, "reader");
-    json_put_cstr(o, r->name);
-    json_key(o, "accepts");
-    json_put_bool(o, !reader_find(r, READER_REFUSES));
-    json_key(o, "runs");
-    json_put_bool(o, !reader_find(r, READER_REFUSES) && !reader_find(r, READER_WONT_RUN));
+    json_add_cstr(o, "reader", r->name);
+    json_add_bool(o, "accepts", !reader_find(r, READER_REFUSES));
+    json_add_bool(o, "runs", !reader_find(r, READER_REFUSES) && !reader_find(r, READER_WONT_RUN));
     json_key(o, "wrong");
     json_open(o, '[');
     for (size_t k = 0; k < r->n_wrong; k++)
@@ -407,14 +404,10 @@ static void print_reader_json(struct json_out *o, const struct reader_verdict *r
     for (size_t k = 0; k < r->n_found; k++) {
         const struct reader_finding *f = &r->found[k];
         json_open(o, '{');
-        json_key(o, "rule");
-        json_put_cstr(o, f->rule->id);
-        json_key(o, "effect");
-        json_put_cstr(o, reader_effect_name(f->rule->effect));
-        json_key(o, "why");
-        json_put_cstr(o, f->why);
-        json_key(o, "source");
-        json_put_cstr(o, f->rule->source);
+        json_add_cstr(o, "rule", f->rule->id);
+        json_add_cstr(o, "effect", reader_effect_name(f->rule->effect));
+        json_add_cstr(o, "why", f->why);
+        json_add_cstr(o, "source", f->rule->source);
         json_close(o, '}');
     }
     json_close(o, ']');
@@ -424,16 +417,12 @@ static void print_reader_json(struct json_out *o, const struct reader_verdict *r
 static void print_json(struct json_out *o, const char *path, const struct verdict *v)
 {
     json_open(o, '{');
-    json_key(o, "path");
-    json_put_cstr(o, path);
-    json_key(o, "ok");
-    json_put_bool(o, v->problem.n == 0);
-    json_key(o, "n_tensor");
-    json_put_u64(o, v->n_tensor);
+    json_add_cstr(o, "path", path);
+    json_add_bool(o, "ok", v->problem.n == 0);
+    json_add_u64(o, "n_tensor", v->n_tensor);
     json_says(o, "problems", &v->problem);
     json_says(o, "warnings", &v->warning);
-    json_key(o, "footer");
-    json_put_bool(o, v->has_footer);
+    json_add_bool(o, "footer", v->has_footer);
     if (v->n_crc) {
         json_key(o, "crc32");
         json_open(o, '[');

@@ -3,6 +3,7 @@
 
 #include "format/name.h"
 
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -68,8 +69,10 @@ static const struct {
     {{"metadata-empty-model", QUANT, READER_REFUSES,
       "the same; a model without metadata is refused (C-01)", APR_META},
      check_metadata_empty},
-    {{"tensor-count", CONTAINER, READER_REFUSES,
-      "room for as many entries as the header says, 88 bytes each, fits into 16 GiB", APR_MAPPED},
+    {{"tensor-count", CONTAINER, READER_DIFFERS,
+      "room for as many entries as the header says, 88 bytes each, fits into 16 GiB: else it dies "
+      "on machines with less",
+      APR_MAPPED},
      check_tensor_count},
     {{"index-bounds", APRENDER, READER_REFUSES, "every entry of the index can be read", FEB_READER},
      check_index_bounds},
@@ -112,6 +115,12 @@ static const struct {
       "it looks for",
       FROM_APR},
      check_names},
+    {{"roles", QUANT, READER_WONT_RUN,
+      "the model has these tensors: no experts in their place, no latent attention, recurrent "
+      "layers "
+      "or norms elsewhere (told of files of ours, which name all that there is)",
+      FROM_APR},
+     check_roles},
     {{"embedding-type", QUANT, READER_REFUSES, "the embedding is of a type that it can decode",
       "paiml/realizar:src/gguf/embedding.rs"},
      check_embedding_type},
@@ -191,9 +200,13 @@ void judge_found(struct judge *j, const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(f->why, sizeof f->why, fmt, ap);
     va_end(ap);
-    for (char *p = f->why; *p; p++) /* what a file says must not move a cursor */
-        if ((unsigned char)*p < 0x20 || *p == 0x7f)
+    for (char *p = f->why; *p; p++) { /* what a file says must not move a cursor */
+        bool c1 = (unsigned char)p[0] == 0xc2 && ((unsigned char)p[1] & 0xe0) == 0x80;
+        if (c1 || (unsigned char)*p < 0x20 || *p == 0x7f)
             *p = '?';
+        if (c1)
+            p[1] = '?';
+    }
 }
 
 static void add_wrong(struct reader_verdict *v, const char *name)
@@ -215,8 +228,7 @@ static void add_wrong(struct reader_verdict *v, const char *name)
 
 void judge_tensor(struct judge *j, const struct raw_tensor *t, const char *fmt)
 {
-    char *raw = strndup(t->name, t->name_len), *name = raw ? name_escape(raw) : NULL;
-    free(raw);
+    char *name = name_escape_bytes(t->name, t->name_len);
     if (!name) {
         j->v->no_memory = true;
         return;
@@ -237,28 +249,41 @@ const struct reader_finding *reader_find(const struct reader_verdict *v, enum re
     return NULL;
 }
 
-void readers_judge(struct reader_verdict v[N_READER], struct source *src, const struct apr *a,
-                   const char *refused)
+/* Every rule about reader i. */
+static void judge_by_table(struct reader_verdict *v, enum reader i, const struct raw_apr *r,
+                           const struct apr *a, const char *refused)
+{
+    struct judge j = {.v = v,
+                      .reader = i,
+                      .r = r,
+                      .a = a,
+                      .refused = refused,
+                      .wrong = calloc(r->n_all + 1, sizeof(bool))};
+    v->name = reader_name(i);
+    v->no_memory = !j.wrong;
+    for (size_t k = 0; k < N_RULE && j.wrong; k++)
+        if (table[k].rule.readers & 1U << i) {
+            j.rule = &table[k].rule;
+            table[k].check(&j);
+        }
+    free(j.wrong);
+}
+
+int readers_judge(struct reader_verdict v[N_READER], struct source *src, const struct apr *a,
+                  const char *refused, struct err *e)
 {
     struct raw_apr r;
-    raw_read(&r, src);
-    for (int i = 0; i < N_READER; i++) {
-        v[i] = (struct reader_verdict){.name = reader_name((enum reader)i)};
-        struct judge j = {.v = &v[i],
-                          .reader = (enum reader)i,
-                          .r = &r,
-                          .a = a,
-                          .refused = refused,
-                          .wrong = calloc(r.n_all + 1, sizeof(bool))};
-        v[i].no_memory = !j.wrong;
-        for (size_t k = 0; k < N_RULE && j.wrong; k++)
-            if (table[k].rule.readers & 1U << i) {
-                j.rule = &table[k].rule;
-                table[k].check(&j);
-            }
-        free(j.wrong);
+    memset(v, 0, N_READER * sizeof *v);
+    int rc = raw_read(&r, src, e);
+    for (int i = 0; rc == 0 && i < N_READER; i++) {
+        judge_by_table(&v[i], (enum reader)i, &r, a, refused);
+        if (v[i].no_memory)
+            rc = err_set(e, -ENOMEM, "no memory for what readers make of the file");
     }
     raw_release(&r);
+    if (rc < 0)
+        readers_release(v);
+    return rc;
 }
 
 void readers_release(struct reader_verdict v[N_READER])

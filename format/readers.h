@@ -53,7 +53,7 @@ struct reader_rule {
 
 struct reader_finding {
     const struct reader_rule *rule;
-    char why[160]; /* what this file has, names escaped */
+    char why[160]; /* what this file has, without control characters */
 };
 
 struct reader_verdict {
@@ -62,14 +62,16 @@ struct reader_verdict {
     size_t n_found, cap_found;
     char **wrong; /* names of tensors that it reads wrong, escaped */
     size_t n_wrong, cap_wrong;
-    bool no_memory;
+    bool no_memory; /* only until readers_judge() returns */
 };
 
 /* Fills v[0..N_READER) for the file behind src, well-formed or not; a is the opened file, NULL if
  * our own reader refuses it with the message refused. What is wrong in a tensor's bytes is only told
- * where a is there, since only our reader knows what they are. */
-void readers_judge(struct reader_verdict v[N_READER], struct source *src, const struct apr *a,
-                   const char *refused);
+ * where a is there, since only our reader knows what they are. Fails, with all of v empty, where there
+ * is nothing to judge by: -EIO and what else a source says, -ERANGE (over 256 MiB of metadata), -ENOMEM.
+ */
+int readers_judge(struct reader_verdict v[N_READER], struct source *src, const struct apr *a,
+                  const char *refused, struct err *e);
 void readers_release(struct reader_verdict v[N_READER]);
 
 /* The first finding of that effect; NULL: none. */

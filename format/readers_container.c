@@ -55,142 +55,196 @@ void check_metadata_bounds(struct judge *j)
 
 void check_metadata_json(struct judge *j)
 {
-    if (j->r->meta_past_end || j->r->size < APR_HEADER_SIZE)
-        return;
-    if (j->r->not_json)
+    if (!j->r->meta_past_end && j->r->size >= APR_HEADER_SIZE && j->r->not_json)
         judge_found(j, "metadata is no JSON object");
-    else if (j->r->twice[0] && j->reader == READER_FEB)
-        judge_found(j, "metadata key '%.40s' stands there twice", j->r->twice);
 }
 
 enum want {
     WANT_UINT,
+    WANT_U32,
     WANT_FLOAT,
     WANT_TEXT,
+    WANT_BOOL,
 };
 
-/* Typed fields, and the names that realizar takes as well as the first. */
+#define APRENDER (1U << READER_FEB | 1U << READER_MID)
+#define REALIZAR                                                                                   \
+    (1U << READER_V2MODEL | 1U << READER_MAPPED | 1U << READER_QUANTIZED |                         \
+     1U << READER_SERVE_MID | 1U << READER_CUDA)
+#define OF_MID (1U << READER_MID)
+
+/* Fields with a type: to whom, and the names that realizar takes as well as the first. */
 static const struct field {
     const char *key;
     enum want want;
-    bool realizar; /* typed there, too */
+    unsigned readers;
+    bool no_null; /* to aprender: no option, only left out */
     const char *alias[4];
 } field[] = {
-    {"name", WANT_TEXT, true, {0}},
-    {"architecture", WANT_TEXT, true, {0}},
-    {"hidden_size", WANT_UINT, true, {"hidden_dim", "d_model", "n_embd"}},
-    {"num_layers", WANT_UINT, true, {"n_layers", "num_hidden_layers", "n_layer"}},
-    {"num_heads", WANT_UINT, true, {"n_heads", "num_attention_heads", "n_head"}},
-    {"num_kv_heads", WANT_UINT, true, {"n_kv_heads", "num_key_value_heads"}},
-    {"vocab_size", WANT_UINT, true, {"n_vocab"}},
-    {"intermediate_size", WANT_UINT, true, {"ffn_dim", "intermediate_dim", "n_inner"}},
-    {"max_position_embeddings", WANT_UINT, true, {"max_seq_len", "context_length", "n_ctx"}},
-    {"rope_theta", WANT_FLOAT, true, {0}},
-    {"rope_type", WANT_UINT, true, {0}},
-    {"rms_norm_eps", WANT_FLOAT, true, {"layer_norm_eps", "norm_eps"}},
-    {"total_size", WANT_UINT, false, {0}},
-    {"param_count", WANT_UINT, false, {0}},
-    {"description", WANT_TEXT, false, {0}},
-    {"author", WANT_TEXT, false, {0}},
-    {"license", WANT_TEXT, false, {0}},
-    {"version", WANT_TEXT, false, {0}},
-    {"source", WANT_TEXT, false, {0}},
-    {"original_format", WANT_TEXT, false, {0}},
-    {"created_at", WANT_TEXT, false, {0}},
-    {"chat_template", WANT_TEXT, false, {0}},
-    {"chat_format", WANT_TEXT, false, {0}},
-};
-/* Of June 2026: further fields that aprender types. */
-static const struct field field_mid[] = {
-    {"data_source", WANT_TEXT, false, {0}},
-    {"data_license", WANT_TEXT, false, {0}},
-    {"head_dim", WANT_UINT, false, {0}},
-    {"num_experts", WANT_UINT, false, {0}},
-    {"num_experts_per_tok", WANT_UINT, false, {0}},
-    {"moe_intermediate_size", WANT_UINT, false, {0}},
+    {"model_type", WANT_TEXT, APRENDER | REALIZAR, true, {0}},
+    {"name", WANT_TEXT, APRENDER | REALIZAR, false, {0}},
+    {"architecture", WANT_TEXT, APRENDER | REALIZAR, false, {0}},
+    {"hidden_size", WANT_UINT, APRENDER | REALIZAR, false, {"hidden_dim", "d_model", "n_embd"}},
+    {"num_layers",
+     WANT_UINT,
+     APRENDER | REALIZAR,
+     false,
+     {"n_layers", "num_hidden_layers", "n_layer"}},
+    {"num_heads",
+     WANT_UINT,
+     APRENDER | REALIZAR,
+     false,
+     {"n_heads", "num_attention_heads", "n_head"}},
+    {"num_kv_heads", WANT_UINT, APRENDER | REALIZAR, false, {"n_kv_heads", "num_key_value_heads"}},
+    {"vocab_size", WANT_UINT, APRENDER | REALIZAR, false, {"n_vocab"}},
+    {"intermediate_size",
+     WANT_UINT,
+     APRENDER | REALIZAR,
+     false,
+     {"ffn_dim", "intermediate_dim", "n_inner"}},
+    {"max_position_embeddings",
+     WANT_UINT,
+     APRENDER | REALIZAR,
+     false,
+     {"max_seq_len", "context_length", "n_ctx"}},
+    {"rope_theta", WANT_FLOAT, APRENDER | REALIZAR, false, {0}},
+    {"rope_type", WANT_U32, APRENDER | REALIZAR, false, {0}},
+    {"rms_norm_eps", WANT_FLOAT, APRENDER | REALIZAR, false, {"layer_norm_eps", "norm_eps"}},
+    {"total_size", WANT_UINT, APRENDER, true, {0}},
+    {"param_count", WANT_UINT, APRENDER, true, {0}},
+    {"description", WANT_TEXT, APRENDER, false, {0}},
+    {"author", WANT_TEXT, APRENDER, false, {0}},
+    {"license", WANT_TEXT, APRENDER, false, {0}},
+    {"version", WANT_TEXT, APRENDER, false, {0}},
+    {"source", WANT_TEXT, APRENDER, false, {0}},
+    {"original_format", WANT_TEXT, APRENDER, false, {0}},
+    {"created_at", WANT_TEXT, APRENDER, false, {0}},
+    {"chat_template", WANT_TEXT, APRENDER, false, {0}},
+    {"chat_format", WANT_TEXT, APRENDER, false, {0}},
+    {"data_source", WANT_TEXT, OF_MID, false, {0}},
+    {"data_license", WANT_TEXT, OF_MID, false, {0}},
+    {"head_dim", WANT_UINT, OF_MID, false, {0}},
+    {"num_experts", WANT_UINT, OF_MID | 1U << READER_SERVE_MID, false, {0}},
+    {"num_experts_per_tok", WANT_UINT, OF_MID | 1U << READER_SERVE_MID, false, {0}},
+    {"moe_intermediate_size", WANT_UINT, OF_MID | 1U << READER_SERVE_MID, false, {0}},
+    {"norm_topk_prob", WANT_BOOL, 1U << READER_SERVE_MID, false, {0}},
 };
 #define N_FIELD (sizeof field / sizeof field[0])
 
-static bool fits(const cJSON *m, enum want want)
+static bool fits(const struct raw_apr *r, const cJSON *m, enum want want)
 {
     uint64_t u;
     double d;
-    return !m || cJSON_IsNull(m) ||
-           (want == WANT_UINT    ? json_uint(m, &u)
-            : want == WANT_FLOAT ? json_num(m, &d)
-                                 : json_text(m) != NULL);
-}
-
-static bool is_uint(const cJSON *o, const char *key)
-{
-    uint64_t u;
-    return json_uint(json_get(o, key), &u);
-}
-
-/* Optional objects with members that must be there. */
-static const char *bad_object(const cJSON *meta)
-{
-    uint64_t u;
     bool b;
-    const cJSON *q = json_get(meta, "quantization");
-    if (q && !cJSON_IsNull(q) &&
-        (!json_text(json_get(q, "quant_type")) || !json_uint(json_get(q, "bits"), &u) || u > 255 ||
-         !json_bool(json_get(q, "symmetric"), &b) || !fits(json_get(q, "block_size"), WANT_UINT)))
-        return "quantization";
-    const cJSON *s = json_get(meta, "sharding");
-    if (s && !cJSON_IsNull(s) &&
-        (!is_uint(s, "shard_count") || !is_uint(s, "shard_index") || !is_uint(s, "total_size") ||
-         !fits(json_get(s, "pattern"), WANT_TEXT)))
-        return "sharding";
-    static const char *const token[] = {"bos_token", "eos_token",      "unk_token",
-                                        "pad_token", "im_start_token", "im_end_token"};
-    const cJSON *t = json_get(meta, "special_tokens");
-    if (t && !cJSON_IsNull(t)) {
-        if (!cJSON_IsObject(t))
-            return "special_tokens";
-        for (size_t i = 0; i < sizeof token / sizeof token[0]; i++)
-            if (!fits(json_get(t, token[i]), WANT_TEXT))
-                return "special_tokens";
+    if (!m || cJSON_IsNull(m))
+        return true;
+    switch (want) {
+    case WANT_UINT:
+        return raw_uint(r, m, &u);
+    case WANT_U32:
+        return raw_uint(r, m, &u) && u <= UINT32_MAX;
+    case WANT_FLOAT:
+        return json_num(m, &d);
+    case WANT_BOOL:
+        return json_bool(m, &b);
+    default:
+        return json_text(m) != NULL;
+    }
+}
+
+/* A key that is there twice is an error to those who read into their fields at once; aprender-mid
+ * goes through a tree first, where the last one stays. */
+static const cJSON *declared(const struct judge *j, const cJSON *obj, const char *key, bool *twice)
+{
+    const cJSON *found = json_get(obj, key);
+    bool again = found && raw_twice(obj, key);
+    *twice |= again && j->reader != READER_MID;
+    for (const cJSON *m = again ? found->next : NULL; m && j->reader == READER_MID; m = m->next)
+        found = strcmp(m->string, key) == 0 ? m : found;
+    return found;
+}
+
+/* A member of one of the objects that aprender types. */
+static bool bad_member(const struct judge *j, const cJSON *obj, const char *key, enum want want,
+                       bool must)
+{
+    bool twice = false;
+    const cJSON *m = declared(j, obj, key, &twice);
+    return twice || (must && (!m || cJSON_IsNull(m))) || !fits(j->r, m, want);
+}
+
+/* Objects with members that must be there. */
+static const char *bad_object(const struct judge *j)
+{
+    static const struct {
+        const char *object, *key;
+        enum want want;
+        bool must;
+    } member[] = {
+        {"quantization", "quant_type", WANT_TEXT, true},
+        {"quantization", "bits", WANT_UINT, true},
+        {"quantization", "symmetric", WANT_BOOL, true},
+        {"quantization", "block_size", WANT_UINT, false},
+        {"sharding", "shard_count", WANT_UINT, true},
+        {"sharding", "shard_index", WANT_UINT, true},
+        {"sharding", "total_size", WANT_UINT, true},
+        {"sharding", "pattern", WANT_TEXT, false},
+        {"special_tokens", "bos_token", WANT_TEXT, false},
+        {"special_tokens", "eos_token", WANT_TEXT, false},
+        {"special_tokens", "unk_token", WANT_TEXT, false},
+        {"special_tokens", "pad_token", WANT_TEXT, false},
+        {"special_tokens", "im_start_token", WANT_TEXT, false},
+        {"special_tokens", "im_end_token", WANT_TEXT, false},
+    };
+    for (size_t i = 0; i < sizeof member / sizeof member[0]; i++) {
+        bool twice = false;
+        const cJSON *o = declared(j, j->r->meta, member[i].object, &twice);
+        if (twice)
+            return member[i].object;
+        uint64_t bits = 0;
+        if (!o || cJSON_IsNull(o))
+            continue;
+        if (!cJSON_IsObject(o) || bad_member(j, o, member[i].key, member[i].want, member[i].must))
+            return member[i].object;
+        if (strcmp(member[i].key, "bits") == 0 && raw_uint(j->r, json_get(o, "bits"), &bits) &&
+            bits > UINT8_MAX)
+            return member[i].object;
     }
     return NULL;
 }
 
 void check_metadata_type(struct judge *j)
 {
-    const cJSON *meta = j->r->meta;
     const char *bad = NULL;
-    if (!meta)
-        return;
-    for (size_t i = 0; i < N_FIELD && !bad; i++)
-        if (!fits(json_get(meta, field[i].key), field[i].want))
-            bad = field[i].key;
-    for (size_t i = 0;
-         j->reader == READER_MID && i < sizeof field_mid / sizeof field_mid[0] && !bad; i++)
-        if (!fits(json_get(meta, field_mid[i].key), field_mid[i].want))
-            bad = field_mid[i].key;
-    const cJSON *mt = json_get(meta, "model_type"); /* no option: null is an error, too */
-    if (!bad && mt && !json_text(mt))
-        bad = "model_type";
-    if (!bad)
-        bad = bad_object(meta);
+    for (size_t i = 0; j->r->meta && i < N_FIELD && !bad; i++) {
+        const struct field *f = &field[i];
+        bool twice = false;
+        if (!(f->readers & 1U << j->reader))
+            continue;
+        const cJSON *m = declared(j, j->r->meta, f->key, &twice);
+        if (twice) {
+            judge_found(j, "metadata key '%s' stands there twice", f->key);
+            return;
+        }
+        if (!fits(j->r, m, f->want) || (f->no_null && cJSON_IsNull(m)))
+            bad = f->key;
+    }
+    if (j->r->meta && !bad)
+        bad = bad_object(j);
     if (bad)
         judge_found(j, "metadata key '%s' has another type than it declares", bad);
 }
 
 const cJSON *metadata_value(const struct raw_apr *r, const char *key)
 {
-    for (size_t i = 0; i < N_FIELD; i++) {
-        if (strcmp(field[i].key, key) != 0)
-            continue;
-        const cJSON *m = json_get(r->meta, key);
-        for (int k = 0; !m && k < 4 && field[i].alias[k]; k++)
+    const cJSON *m = json_get(r->meta, key);
+    for (size_t i = 0; !m && i < N_FIELD; i++)
+        for (int k = 0; !m && strcmp(field[i].key, key) == 0 && k < 4 && field[i].alias[k]; k++)
             m = json_get(r->meta, field[i].alias[k]);
-        return m;
-    }
-    return json_get(r->meta, key);
+    return m;
 }
 
-bool metadata_is_empty(const struct raw_apr *r, char why[160])
+bool metadata_is_empty(const struct raw_apr *r, enum reader reader, char why[160])
 {
     if (r->not_json) {
         snprintf(why, 160, "metadata is no JSON object");
@@ -198,15 +252,15 @@ bool metadata_is_empty(const struct raw_apr *r, char why[160])
     }
     for (size_t i = 0; i < N_FIELD; i++) {
         const struct field *f = &field[i];
-        if (!f->realizar)
+        if (!(f->readers & 1U << reader))
             continue;
-        const cJSON *m = json_get(r->meta, f->key);
-        int n = m != NULL;
-        bool bad = !fits(m, f->want) || !strcmp(r->twice, f->key);
-        for (int k = 0; k < 4 && f->alias[k]; k++) {
-            m = json_get(r->meta, f->alias[k]);
+        int n = 0;
+        bool bad = false;
+        for (int k = -1; k < 4 && (k < 0 || f->alias[k]); k++) {
+            const char *key = k < 0 ? f->key : f->alias[k];
+            const cJSON *m = json_get(r->meta, key);
             n += m != NULL;
-            bad = bad || !fits(m, f->want) || !strcmp(r->twice, f->alias[k]);
+            bad |= m && (!fits(r, m, f->want) || raw_twice(r->meta, key));
         }
         if (n > 1 || bad) {
             snprintf(why, 160,
@@ -215,32 +269,35 @@ bool metadata_is_empty(const struct raw_apr *r, char why[160])
             return true;
         }
     }
-    if (json_get(r->meta, "model_type") && !fits(json_get(r->meta, "model_type"), WANT_TEXT)) {
-        snprintf(why, 160, "'model_type' is no text");
-        return true;
-    }
     return false;
 }
 
 void check_metadata_empty(struct judge *j)
 {
     char why[160];
-    if (!j->r->meta_past_end && j->r->size >= APR_HEADER_SIZE && metadata_is_empty(j->r, why))
+    if (!j->r->meta_past_end && j->r->size >= APR_HEADER_SIZE &&
+        metadata_is_empty(j->r, j->reader, why))
         judge_found(j, "takes the metadata for empty: %s", why);
+}
+
+/* aprender reads entries on into the data, realizar up to it. */
+static size_t n_entry(const struct judge *j)
+{
+    return APRENDER & 1U << j->reader ? j->r->n_all : j->r->n_read;
 }
 
 void check_index_bounds(struct judge *j)
 {
     const struct raw_apr *r = j->r;
-    bool aprender = j->reader == READER_FEB || j->reader == READER_MID;
-    size_t n = aprender ? r->n_all : r->n_read;
+    size_t n = n_entry(j);
     if (r->size < APR_HEADER_SIZE || n >= r->n_tensor)
         return;
     if (r->index_off > r->size)
         judge_found(j, j->reader == READER_FEB ? "panics: the index begins past the end of the file"
                                                : "the index begins past the end of the file");
     else
-        judge_found(j, "only %zu entries of the index can be read, not %" PRIu32, n, r->n_tensor);
+        judge_found(j, "only %zu entries of the index can be read%s, not %" PRIu32, n,
+                    r->clipped && n == r->n_all ? " in its first 256 MiB" : "", r->n_tensor);
 }
 
 /* realizar's TensorEntry: two strings, a vector, two numbers. */
@@ -332,7 +389,9 @@ void check_tensor_bounds(struct judge *j)
 {
     const struct raw_apr *r = j->r;
     uint64_t room = r->data_off < r->size ? r->size - r->data_off : 0;
-    for (size_t i = 0; i < r->n_read; i++)
+    /* Where entries are missing, those behind the last that realizar reads are no tensors. */
+    size_t n = n_entry(j) < r->n_tensor ? r->n_read : n_entry(j);
+    for (size_t i = 0; i < n; i++)
         if (r->t[i].off > room || r->t[i].size > room - r->t[i].off)
             judge_tensor(j, &r->t[i], "cannot reach '%.80s': it ends past the end of the file");
 }

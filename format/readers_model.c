@@ -13,7 +13,7 @@ struct dims {
 static uint64_t value(const struct raw_apr *r, const char *key)
 {
     uint64_t u = 0;
-    json_uint(metadata_value(r, key), &u);
+    raw_uint(r, metadata_value(r, key), &u);
     return u;
 }
 
@@ -48,7 +48,7 @@ static struct dims dims_of(const struct raw_apr *r)
 static bool has_config(const struct judge *j)
 {
     char why[160];
-    return j->r->size >= APR_HEADER_SIZE && !metadata_is_empty(j->r, why);
+    return j->r->size >= APR_HEADER_SIZE && !metadata_is_empty(j->r, j->reader, why);
 }
 
 void check_required(struct judge *j)
@@ -142,22 +142,46 @@ static const struct raw_tensor *layer_tensor(const struct raw_apr *r, uint64_t l
     return t ? t : raw_find(r, "blk.%" PRIu64 ".%s.%s", layer, o->gguf, end);
 }
 
-void check_names(struct judge *j)
+/* What from_apr does not find, in the order in which it looks. */
+static bool missing_name(const struct raw_apr *r, char name[80])
 {
-    const struct raw_apr *r = j->r;
+    snprintf(name, 80, "token_embd.weight");
     if (!embedding(r))
-        judge_found(j, "no tensor is named embed_tokens, tok_embeddings or token_embd");
-    if (!raw_find(r, "model.norm.weight") && !raw_find(r, "output_norm.weight"))
-        judge_found(j, "there is no tensor output_norm.weight");
-    if (!raw_find(r, "lm_head.weight") && !raw_find(r, "output.weight"))
-        judge_found(j, "there is no tensor output.weight (lm_head.weight)");
+        return true;
+    snprintf(name, 80, "output_norm.weight");
+    if (!raw_find(r, "model.norm.weight") && !raw_find(r, "%s", name))
+        return true;
+    snprintf(name, 80, "output.weight");
+    if (!raw_find(r, "lm_head.weight") && !raw_find(r, "%s", name))
+        return true;
     uint64_t n_layer = value(r, "num_layers");
     for (uint64_t l = 0; l < n_layer && l <= r->n_read; l++)
-        for (size_t i = 0; i < N_ROLE; i++)
-            if (role[i].needed && !layer_tensor(r, l, &role[i], "weight")) {
-                judge_found(j, "there is no tensor blk.%" PRIu64 ".%s.weight", l, role[i].gguf);
-                return;
-            }
+        for (size_t i = 0; i < N_ROLE; i++) {
+            snprintf(name, 80, "blk.%" PRIu64 ".%s.weight", l, role[i].gguf);
+            if (role[i].needed && !layer_tensor(r, l, &role[i], "weight"))
+                return true;
+        }
+    return false;
+}
+
+/* Ours name every tensor as the readers know it, if the model has it: then it is the architecture. */
+static bool is_ours(const struct judge *j)
+{
+    return j->a && json_get(apr_meta(j->a), "aprfs.profile");
+}
+
+void check_names(struct judge *j)
+{
+    char name[80];
+    if (!is_ours(j) && missing_name(j->r, name))
+        judge_found(j, "there is no tensor %s, nor under another name it looks for", name);
+}
+
+void check_roles(struct judge *j)
+{
+    char name[80];
+    if (is_ours(j) && missing_name(j->r, name))
+        judge_found(j, "the model has no tensor %s of its own", name);
 }
 
 void check_embedding_type(struct judge *j)
@@ -355,8 +379,9 @@ void check_f32_keys(struct judge *j)
     for (size_t i = 0; j->r->meta && i < sizeof want / sizeof want[0]; i++) {
         const cJSON *m = json_get(j->r->meta, want[i].key);
         m = m ? m : json_get(j->r->meta, want[i].other);
-        if (!m || cJSON_IsNull(m)) {
-            judge_found(j, "metadata has neither %s nor %s: takes %u", want[i].key, want[i].other,
+        uint64_t u;
+        if (!raw_uint(j->r, m, &u)) {
+            judge_found(j, "metadata has no count %s or %s: takes %u", want[i].key, want[i].other,
                         want[i].takes);
             return;
         }

@@ -3,6 +3,9 @@
 
 #include "format/bytes.h"
 
+#include <errno.h>
+#include <inttypes.h>
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,49 +13,129 @@
 
 #define MAX_READ ((uint64_t)256 << 20)
 
-static int cmp_key(const void *pa, const void *pb)
+/* --- metadata --- */
+
+struct walk {
+    struct raw_apr *r;
+    const char *p; /* in the text, which parsed; NUL-terminated */
+    bool no_memory;
+};
+
+static const char *behind_string(const char *p)
 {
-    const cJSON *a = *(cJSON *const *)pa, *b = *(cJSON *const *)pb;
-    return strcmp(a->string, b->string);
+    for (p++; *p != '"'; p++)
+        p += *p == '\\';
+    return p + 1;
 }
 
-static void find_twice(struct raw_apr *r)
+static void add_real(struct walk *w, const cJSON *v)
 {
-    int n = cJSON_GetArraySize(r->meta), i = 0;
-    const cJSON **k = calloc((size_t)n + 1, sizeof *k);
-    for (const cJSON *m = k ? r->meta->child : NULL; m; m = m->next)
-        k[i++] = m;
-    if (i > 1)
-        qsort(k, (size_t)i, sizeof *k, cmp_key);
-    for (int m = 1; m < i && !r->twice[0]; m++)
-        if (strcmp(k[m - 1]->string, k[m]->string) == 0)
-            snprintf(r->twice, sizeof r->twice, "%s", k[m]->string);
-    free(k);
+    struct raw_apr *r = w->r;
+    if (r->n_real == r->cap_real) {
+        size_t cap = r->cap_real ? 2 * r->cap_real : 16;
+        const cJSON **p = realloc(r->real, cap * sizeof *p);
+        w->no_memory |= !p;
+        if (!p)
+            return;
+        r->real = p;
+        r->cap_real = cap;
+    }
+    r->real[r->n_real++] = v;
 }
 
-static void read_meta(struct raw_apr *r, struct source *src)
+static void walk_number(struct walk *w, const cJSON *v, size_t n)
+{
+    bool whole = v->valuedouble == floor(v->valuedouble);
+    bool literal = !memchr(w->p, '.', n) && !memchr(w->p, 'e', n) && !memchr(w->p, 'E', n) &&
+                   !(n == 2 && memcmp(w->p, "-0", 2) == 0);
+    if (v->string && whole && !literal)
+        add_real(w, v);
+}
+
+/* Text and tree side by side, since the tree does not say how a number was written. As deep as the
+ * parser allowed. */
+static void walk_value(struct walk *w, const cJSON *v)
+{
+    static const char blank[] = " \t\r\n";
+    w->p += strspn(w->p, blank);
+    if (cJSON_IsString(v)) {
+        w->p = behind_string(w->p);
+    } else if (cJSON_IsObject(v) || cJSON_IsArray(v)) {
+        w->p++;
+        for (const cJSON *m = v->child; m; m = m->next) {
+            w->p += strspn(w->p, " \t\r\n,");
+            if (cJSON_IsObject(v)) {
+                w->p = behind_string(w->p);
+                w->p += strspn(w->p, " \t\r\n:");
+            }
+            walk_value(w, m);
+        }
+        w->p += strspn(w->p, blank) + 1;
+    } else {
+        size_t n = strcspn(w->p, ",]} \t\r\n");
+        if (cJSON_IsNumber(v))
+            walk_number(w, v, n);
+        w->p += n;
+    }
+}
+
+static int parse_meta(struct raw_apr *r, const char *text, struct err *e)
+{
+    int rc = json_parse_serde(&r->meta, text, r->meta_size, e);
+    if (rc == -EUCLEAN)
+        return 0;
+    if (rc < 0 || !cJSON_IsObject(r->meta))
+        return rc;
+    r->not_json = false;
+    struct walk w = {.r = r, .p = text};
+    walk_value(&w, r->meta);
+    return w.no_memory ? err_set(e, -ENOMEM, "no memory for the numbers of the metadata") : 0;
+}
+
+static int read_meta(struct raw_apr *r, struct source *src, struct err *e)
 {
     r->meta_past_end = r->meta_off > r->size || r->meta_size > r->size - r->meta_off;
-    char *text = r->meta_past_end || r->meta_size > MAX_READ ? NULL : malloc(r->meta_size + 1);
-    if (text && source_read(src, text, r->meta_off, r->meta_size, NULL) == 0) {
-        /* Our own parser, which takes no key twice; else a laxer one, to say which. */
-        if (json_parse(&r->meta, text, r->meta_size, NULL) < 0) {
-            r->meta = cJSON_ParseWithLength(text, r->meta_size);
-            if (cJSON_IsObject(r->meta))
-                find_twice(r);
-            if (!r->twice[0]) { /* laxer than any of them: not what they would take */
-                cJSON_Delete(r->meta);
-                r->meta = NULL;
-            }
-        }
+    if (r->meta_past_end)
+        return 0;
+    if (r->meta_size > MAX_READ)
+        return err_set(e, -ERANGE, "%" PRIu32 " bytes, at most %" PRIu64 " are judged",
+                       r->meta_size, MAX_READ);
+    char *text = malloc((size_t)r->meta_size + 1);
+    int rc = text ? source_read(src, text, r->meta_off, r->meta_size, e)
+                  : err_set(e, -ENOMEM, "no memory for %" PRIu32 " bytes", r->meta_size);
+    if (rc == 0) {
+        text[r->meta_size] = 0;
+        rc = parse_meta(r, text, e);
     }
     free(text);
-    if (!cJSON_IsObject(r->meta)) {
+    if (r->not_json) {
         cJSON_Delete(r->meta);
         r->meta = NULL;
     }
-    r->not_json = !r->meta;
+    return rc;
 }
+
+bool raw_uint(const struct raw_apr *r, const cJSON *m, uint64_t *out)
+{
+    double d;
+    if (!json_num(m, &d) || d < 0 || d != floor(d) || d >= 0x1p64)
+        return false;
+    for (size_t i = 0; i < r->n_real; i++)
+        if (r->real[i] == m)
+            return false;
+    *out = (uint64_t)d;
+    return true;
+}
+
+bool raw_twice(const cJSON *obj, const char *key)
+{
+    int n = 0;
+    for (const cJSON *m = cJSON_IsObject(obj) ? obj->child : NULL; m && n < 2; m = m->next)
+        n += strcmp(m->string, key) == 0;
+    return n > 1;
+}
+
+/* --- index --- */
 
 static bool read_entry(struct raw_tensor *t, struct cursor *c)
 {
@@ -80,63 +163,92 @@ static int cmp_names(const struct raw_tensor *t, const char *name, size_t len)
     return c ? c : t->name_len < len ? -1 : t->name_len > len;
 }
 
-/* The entries within len bytes; false: not even those bytes can be had. */
-static bool read_entries(struct raw_apr *r, struct source *src, uint64_t len)
+/* Of equal names the first in the file, which their searches find. */
+static int cmp_entries(const void *pa, const void *pb)
+{
+    const struct raw_tensor *a = *(const struct raw_tensor *const *)pa,
+                            *b = *(const struct raw_tensor *const *)pb;
+    int c = cmp_names(a, b->name, b->name_len);
+    return c ? c : a < b ? -1 : a > b;
+}
+
+/* The entries within len bytes. */
+static int read_entries(struct raw_apr *r, struct source *src, uint64_t len, size_t most,
+                        struct err *e)
 {
     free(r->index);
     r->n_all = 0;
     r->unsorted = false;
     r->index = malloc(len ? (size_t)len : 1);
-    if (!r->index || source_read(src, r->index, r->index_off, (size_t)len, NULL) < 0)
-        return false;
+    if (!r->index)
+        return err_set(e, -ENOMEM, "no memory for %" PRIu64 " bytes of index", len);
+    int rc = len ? source_read(src, r->index, r->index_off, (size_t)len, e) : 0;
+    if (rc < 0)
+        return rc;
     struct cursor c = cursor_over(r->index, (size_t)len);
-    while (r->n_all < r->n_tensor && read_entry(&r->t[r->n_all], &c)) {
+    while (r->n_all < most && read_entry(&r->t[r->n_all], &c)) {
         const struct raw_tensor *t = &r->t[r->n_all];
         r->unsorted |= r->n_all > 0 && cmp_names(&t[-1], t->name, t->name_len) > 0;
         r->n_all++;
     }
-    return true;
+    return 0;
 }
 
-static void read_index(struct raw_apr *r, struct source *src)
+static int read_index(struct raw_apr *r, struct source *src, struct err *e)
 {
     uint64_t rest = r->index_off < r->size ? r->size - r->index_off : 0, len = rest;
     if (r->data_off > r->index_off && r->data_off - r->index_off < len)
         len = r->data_off - r->index_off;
-    rest = rest > MAX_READ ? MAX_READ : rest;
+    bool more = rest > MAX_READ;
+    rest = more ? MAX_READ : rest;
     len = len > MAX_READ ? MAX_READ : len;
     uint64_t most = rest / 20 < r->n_tensor ? rest / 20 : r->n_tensor; /* names may be empty */
     r->t = calloc((size_t)most + 1, sizeof *r->t);
-    uint32_t n_tensor = r->n_tensor;
-    r->n_tensor = (uint32_t)most;
-    if (r->t && read_entries(r, src, len)) {
-        r->n_read = r->n_all;
-        if (r->n_read < n_tensor && len < rest && !read_entries(r, src, rest))
-            r->n_read = r->n_all = 0;
-    }
-    r->n_tensor = n_tensor;
+    if (!r->t)
+        return err_set(e, -ENOMEM, "no memory for %" PRIu64 " entries", most);
+    int rc = read_entries(r, src, len, (size_t)most, e);
+    r->n_read = r->n_all;
+    if (rc == 0 && r->n_read < r->n_tensor && len < rest)
+        rc = read_entries(r, src, rest, (size_t)most, e);
+    r->n_read = r->n_read < r->n_all ? r->n_read : r->n_all; /* the file may have changed since */
+    r->clipped = more && r->n_all < r->n_tensor;
+    r->by_name = calloc(r->n_read + 1, sizeof *r->by_name);
+    if (rc == 0 && !r->by_name)
+        return err_set(e, -ENOMEM, "no memory for %zu names", r->n_read);
+    for (size_t i = 0; rc == 0 && i < r->n_read; i++)
+        r->by_name[i] = &r->t[i];
+    if (rc == 0 && r->unsorted) /* hostile files have many tensors and layers, in any order */
+        qsort(r->by_name, r->n_read, sizeof *r->by_name, cmp_entries);
+    return rc;
 }
 
-void raw_read(struct raw_apr *r, struct source *src)
+int raw_read(struct raw_apr *r, struct source *src, struct err *e)
 {
     *r = (struct raw_apr){.size = source_size(src), .not_json = true};
-    if (r->size < APR_HEADER_SIZE || source_read(src, r->head, 0, APR_HEADER_SIZE, NULL) < 0)
-        return;
+    if (r->size < APR_HEADER_SIZE)
+        return 0;
+    int rc = source_read(src, r->head, 0, APR_HEADER_SIZE, e);
+    if (rc < 0)
+        return rc;
     r->flags = load_u16(r->head + 6);
     r->n_tensor = load_u32(r->head + 8);
     r->meta_off = load_u64(r->head + 12);
     r->meta_size = load_u32(r->head + 20);
     r->index_off = load_u64(r->head + 24);
     r->data_off = load_u64(r->head + 32);
-    read_meta(r, src);
-    read_index(r, src);
+    rc = read_meta(r, src, e);
+    if (rc < 0)
+        err_wrap(e, "metadata");
+    return rc < 0 ? rc : read_index(r, src, e);
 }
 
 void raw_release(struct raw_apr *r)
 {
     cJSON_Delete(r->meta);
+    free(r->real);
     free(r->index);
     free(r->t);
+    free(r->by_name);
 }
 
 bool raw_is(const struct raw_tensor *t, const char *name)
@@ -144,13 +256,6 @@ bool raw_is(const struct raw_tensor *t, const char *name)
     return cmp_names(t, name, strlen(name)) == 0;
 }
 
-bool raw_ends(const struct raw_tensor *t, const char *end)
-{
-    size_t n = strlen(end);
-    return t->name_len >= n && memcmp(t->name + t->name_len - n, end, n) == 0;
-}
-
-/* By bisection where the index is sorted: hostile files have many tensors and layers. */
 const struct raw_tensor *raw_find(const struct raw_apr *r, const char *fmt, ...)
 {
     char name[APR_MAX_NAME];
@@ -159,18 +264,12 @@ const struct raw_tensor *raw_find(const struct raw_apr *r, const char *fmt, ...)
     vsnprintf(name, sizeof name, fmt, ap);
     va_end(ap);
     size_t len = strlen(name), lo = 0, hi = r->n_read;
-    while (!r->unsorted && lo < hi) {
+    while (lo < hi) {
         size_t mid = lo + (hi - lo) / 2;
-        int c = cmp_names(&r->t[mid], name, len);
-        if (c == 0)
-            return &r->t[mid];
-        if (c < 0)
+        if (cmp_names(r->by_name[mid], name, len) < 0)
             lo = mid + 1;
         else
             hi = mid;
     }
-    for (size_t i = 0; r->unsorted && i < r->n_read; i++)
-        if (cmp_names(&r->t[i], name, len) == 0)
-            return &r->t[i];
-    return NULL;
+    return lo < r->n_read && cmp_names(r->by_name[lo], name, len) == 0 ? r->by_name[lo] : NULL;
 }

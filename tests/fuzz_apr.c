@@ -55,7 +55,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                 arch_config_release(&c);
         }
         struct reader_verdict v[N_READER];
-        readers_judge(v, s, a, e.msg);
+        check(readers_judge(v, s, a, e.msg, NULL) == 0); /* memory can be read */
         check((reader_find(&v[READER_APRD], READER_REFUSES) == NULL) == (rc == 0));
         readers_release(v);
     }
