@@ -15,6 +15,8 @@ struct source {
     int fd;
     uint64_t size;
     struct source_id id;
+    void (*before)(void *ctx, size_t len);
+    void *before_ctx;
     char name[];
 };
 
@@ -172,9 +174,17 @@ int source_read(const struct source *s, void *dst, uint64_t off, size_t len, str
                        off, len, s->size);
     if (len == 0)
         return 0;
+    if (s->before)
+        s->before(s->before_ctx, len);
     if (s->ops)
         return s->ops->read(s->ctx, dst, off, len, e);
     return fd_read(s, dst, off, len, e);
+}
+
+void source_set_before(struct source *s, void (*before)(void *ctx, size_t len), void *ctx)
+{
+    s->before = before;
+    s->before_ctx = ctx;
 }
 
 int source_check(const struct source *s, struct err *e)

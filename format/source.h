@@ -47,6 +47,10 @@ int source_from_ops(struct source **out, const struct source_ops *ops, void *ctx
 
 void source_close(struct source *s);
 
+/* before(ctx, len) is called in front of every read of len > 0 bytes, in the reader's thread; it may wait.
+ * Set while nobody reads. */
+void source_set_before(struct source *s, void (*before)(void *ctx, size_t len), void *ctx);
+
 uint64_t source_size(const struct source *s); /* fixed when it was opened */
 const char *source_name(const struct source *s);
 int source_fd(const struct source *s); /* lent; -1 where there is none */

@@ -297,32 +297,88 @@ static int entry_init(struct store_entry *en, struct store_cand *c, char *called
                : 0;
 }
 
-/* One entry from one candidate: facts from prev if nothing changed, else from the bytes. */
-static int make_entry(struct store *s, struct store_cand *c, const struct store_entry **prev,
-                      size_t n_prev, struct err *e)
+/* An entry without its names: facts from prev if nothing changed. *examine: nobody knows them yet. */
+static int begin_entry(struct store *s, struct store_cand *c, const struct store_entry **prev,
+                       size_t n_prev, bool *examine)
 {
     struct store_entry *en = &s->entry[s->n_entry++];
     char *called = called_text(c);
     const struct store_entry *before = called ? find_prev(prev, n_prev, c, called) : NULL;
     int rc = entry_init(en, c, called);
+    *examine = rc == 0 && c->rc == 0 && !before;
     if (rc == 0 && c->rc < 0) {
         en->rc = c->rc;
         rc = copy_str(&en->why, c->why);
     } else if (rc == 0 && before) {
         rc = copy_facts(en, before);
-    } else if (rc == 0) {
-        rc = store_examine(s, en, c, e);
-        s->n_parsed++;
     }
-    if (rc < 0)
-        return rc;
-    /* A model at the root has a directory of its own name, which only now is known. */
+    return rc;
+}
+
+/* A model at the root has a directory of its own name, which is known only once it was examined. */
+static int end_entry(struct store_entry *en, const struct store_cand *c)
+{
     char pub[NAME_SIZE], model[NAME_SIZE];
     place(pub, model, c, en->wish);
     return copy_str(&en->stem, en->wish) || copy_str(&en->publisher, pub) ||
                    copy_str(&en->model, model)
                ? -ENOMEM
                : 0;
+}
+
+/* The entries whose headers are to be read, by number, and 0 or why (store_starved) one was not. */
+struct todo {
+    struct store *s;
+    struct store_build *b;
+    size_t *no, n;
+    int *rc;
+};
+
+static void examine_job(void *arg, size_t i)
+{
+    struct todo *t = arg;
+    struct err e;
+    t->rc[i] = store_examine(t->s, &t->s->entry[t->no[i]], &t->b->cand[t->no[i]], &e);
+}
+
+static int examine_all(struct todo *t)
+{
+    const struct store_crew *crew = t->s->opt.crew;
+    t->s->n_parsed = t->n;
+    if (crew && t->n > 1)
+        crew->each(t->n, examine_job, t);
+    for (size_t i = 0; i < t->n; i++) {
+        if (!crew || t->n == 1 || t->rc[i] < 0)
+            examine_job(t, i); /* what several at once had no memory or descriptors for, alone */
+        if (t->rc[i] < 0)
+            return t->rc[i];
+    }
+    return 0;
+}
+
+/* An entry from each candidate, in their order. */
+static int entries_from_cands(struct store *s, struct store_build *b)
+{
+    size_t n_prev;
+    const struct store_entry **prev = index_prev(b->prev, &n_prev);
+    struct todo t = {.s = s, .b = b};
+    t.no = calloc(b->n_cand + 1, sizeof *t.no);
+    t.rc = calloc(b->n_cand + 1, sizeof *t.rc);
+    int rc = t.no && t.rc ? 0 : -ENOMEM;
+    for (size_t i = 0; rc == 0 && i < b->n_cand; i++) {
+        bool examine;
+        rc = begin_entry(s, &b->cand[i], prev, n_prev, &examine);
+        if (examine)
+            t.no[t.n++] = i;
+    }
+    if (rc == 0)
+        rc = examine_all(&t);
+    for (size_t i = 0; rc == 0 && i < b->n_cand; i++)
+        rc = end_entry(&s->entry[i], &b->cand[i]);
+    free(prev);
+    free(t.no);
+    free(t.rc);
+    return rc;
 }
 
 static bool shown(const struct store_entry *en)
@@ -527,12 +583,7 @@ static int make_entries(struct store *s, struct store_build *b, const struct sto
         calloc(b->n_cand + (keep ? keep->n_entry + keep->n_merged : 0) + 1, sizeof *s->entry);
     if (!s->entry)
         return err_set(e, -ENOMEM, "no memory for %zu entries", b->n_cand);
-    size_t n_prev;
-    const struct store_entry **prev = index_prev(b->prev, &n_prev);
-    int rc = 0;
-    for (size_t i = 0; rc == 0 && i < b->n_cand; i++)
-        rc = make_entry(s, &b->cand[i], prev, n_prev, e);
-    free(prev);
+    int rc = entries_from_cands(s, b);
     if (rc == 0 && keep)
         rc = store_keep(s, b, keep);
     if (rc == 0)

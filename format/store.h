@@ -1,8 +1,8 @@
 /* Stores: a folder of models on disk -> a sorted list of entries, one per model or per thing that
  * is no model, with the reason. A store is read, never written.
  *
- * A scan is a pure function of the directory's state and the options: no threads, no watching, no
- * order of readdir. Every file is opened O_RDONLY|O_NONBLOCK|O_NOCTTY|O_CLOEXEC and must be regular
+ * A scan is a pure function of the directory's state and the options: no watching, no order of readdir, no
+ * threads but those that a crew lends it, whose order decides nothing. Every file is opened O_RDONLY|O_NONBLOCK|O_NOCTTY|O_CLOEXEC and must be regular
  * with the magic "GGUF" (options.view: of .apr). What cannot be served is an entry or a problem with an errno and a
  * sentence. One layout = one file store_<layout>.c and one row in store.c's table. */
 #ifndef APRFS_FORMAT_STORE_H
@@ -59,6 +59,18 @@ enum store_how {
                         * that blob one into the cache's own */
 };
 
+/* Threads for a scan to read headers with, by whoever may make some. */
+struct store_crew {
+    /* job(arg, i) for every i < n, in any order and several at once; returns when all are done. */
+    void (*each)(size_t n, void (*job)(void *arg, size_t i), void *arg);
+    /* A job read STORE_LARGE_HEAD bytes and wants more: waits until one more of those may be in memory;
+     * end tells that it is not any more. */
+    void (*large_begin)(void);
+    void (*large_end)(void);
+};
+
+#define STORE_LARGE_HEAD ((size_t)1 << 20)
+
 struct store_options {
     enum store_kind kind;
     enum store_resolve resolve;
@@ -70,6 +82,7 @@ struct store_options {
     bool chat_hint;     /* append -Instruct where a chat template exists and the stem has no hint */
     /* What would help against EACCES, for the problem's line; NULL: nothing is known. Lent; decides nothing. */
     const char *denied_hint;
+    const struct store_crew *crew; /* NULL: one file after the other */
 };
 
 struct store_part {

@@ -306,6 +306,36 @@ static int check_parts(struct store_entry *en, struct source *const *part, int n
     return 0;
 }
 
+/* What one file's header takes of memory, counted, so that few large ones are there at once. */
+struct large {
+    const struct store_crew *crew;
+    size_t n_read;
+    bool begun;
+};
+
+static void before_read(void *ctx, size_t len)
+{
+    struct large *l = ctx;
+    l->n_read += len;
+    if (l->begun || l->n_read <= STORE_LARGE_HEAD)
+        return;
+    l->crew->large_begin();
+    l->begun = true;
+}
+
+/* Opens the parts of en: *n of them, the caller's to close even where one could not be opened. */
+static int open_parts(struct store *s, const struct store_entry *en, struct source **part, int *n,
+                      struct large *l, struct err *why)
+{
+    int rc = 0;
+    for (*n = 0; *n < en->n_part && rc == 0; *n += rc == 0) {
+        rc = store_part_open(&part[*n], s, &en->part[*n], why);
+        if (rc == 0 && l->crew)
+            source_set_before(part[*n], before_read, l);
+    }
+    return rc;
+}
+
 /* *changed: en is refused because a part is not what it was when the store was walked. */
 static int examine_once(struct store *s, struct store_entry *en, const struct store_cand *c,
                         bool *changed, struct err *e)
@@ -318,9 +348,8 @@ static int examine_once(struct store *s, struct store_entry *en, const struct st
     struct source **part = calloc((size_t)en->n_part + 1, sizeof(struct source *));
     if (!part)
         return err_set(e, -ENOMEM, "no memory for %d parts", en->n_part);
-    int n = 0, rc = 0, bad = 0;
-    while (n < en->n_part && (bad = store_part_open(&part[n], s, &en->part[n], &why)) == 0)
-        n++;
+    struct large large = {.crew = s->opt.crew};
+    int n, rc, bad = open_parts(s, en, part, &n, &large, &why);
     if (bad == 0 && reverse)
         bad = apr_open(&a, part[0], &why);
     if (bad == 0)
@@ -342,6 +371,8 @@ static int examine_once(struct store *s, struct store_entry *en, const struct st
     for (int i = 0; i < n; i++)
         source_close(part[i]);
     free(part);
+    if (large.begun)
+        large.crew->large_end();
     return rc < 0 ? err_set(e, rc, "%s, while a file was examined", strerror(-rc)) : 0;
 }
 
@@ -399,10 +430,10 @@ int store_examine(struct store *s, struct store_entry *en, const struct store_ca
     /* A file replaced by another while it is read must not be missing until the next scan. */
     for (int i = 0;; i++) {
         bool changed;
+        if (forget_facts(en) < 0)
+            return err_set(e, -ENOMEM, "no memory for an entry");
         int rc = examine_once(s, en, c, &changed, e);
         if (rc < 0 || !changed || i == MAX_AGAIN || !were_replaced(s, en))
             return rc;
-        if (forget_facts(en) < 0)
-            return err_set(e, -ENOMEM, "no memory for an entry");
     }
 }

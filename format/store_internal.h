@@ -106,7 +106,7 @@ int store_open_hub(int root_fd, const char *rel, struct source_id *id, char sha2
 void store_owner_text(char *dst, size_t cap, int dir_fd, const char *name);
 
 /* Opens and parses the parts of en, fills facts, role, rc, why and plan. Returns < 0 only if
- * store_starved. */
+ * store_starved. Several threads may examine several entries of one store. */
 int store_examine(struct store *s, struct store_entry *en, const struct store_cand *c,
                   struct err *e);
 

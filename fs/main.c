@@ -4,6 +4,7 @@
 #include "fs/broker.h"
 #include "fs/cache_dir.h"
 #include "fs/compat.h"
+#include "fs/crew.h"
 #include "fs/fs.h"
 #include "fs/index.h"
 #include "fs/log.h"
@@ -307,6 +308,7 @@ static int fs_setup(struct daemon *d, struct err *e)
     fs->env.stale = on_stale;
     fs->env.learnt = on_learnt;
     fs->env.ctx = fs;
+    fs->opt.store.crew = &crew_threads;
     int rc = vcache_new(&fs->env.texts, TEXT_MEM, TEXT_SPILL, TEXT_FILES, e);
     if (rc == 0)
         rc = vcache_new(&fs->env.units, UNIT_MEM, 0, 0, e);
