@@ -183,10 +183,25 @@ static int cmp_order(const void *pa, const void *pb)
     return strcmp(a->order, b->order);
 }
 
+/* Says that was stays for what now says. Not as was's own warning: that is a fact of the file, which
+ * every later scan would take over with the rest. */
+static int tell_kept(struct store_build *b, const struct store_entry *was,
+                     const struct store_entry *now)
+{
+    char *why, dir[2 * NAME_SIZE + 1];
+    snprintf(dir, sizeof dir, "%s/%s", was->publisher, was->model);
+    if (asprintf(&why, "cannot be read now, shown as it was: %s", now->why) < 0)
+        return -ENOMEM;
+    int rc = store_problem_add(b, now->rc, was->order, dir, why);
+    free(why);
+    return rc;
+}
+
 /* was, an entry of the scan before, comes in the place of now (NULL: behind the others) if that is
  * what could not be read. */
-static int keep_entry(struct store *s, const struct broken *br, const struct store *prev,
-                      const struct store_entry *was, struct store_entry *now)
+static int keep_entry(struct store *s, struct store_build *b, const struct broken *br,
+                      const struct store *prev, const struct store_entry *was,
+                      struct store_entry *now)
 {
     if (was->rc < 0 || (now && now->rc == 0))
         return 0;
@@ -194,13 +209,8 @@ static int keep_entry(struct store *s, const struct broken *br, const struct sto
         return 0;
     struct store_entry copy;
     int rc = entry_copy(&copy, was);
-    if (rc == 0 && now) { /* a folder's own line says it for those that have no entry now */
-        free(copy.warning);
-        if (asprintf(&copy.warning, "cannot be read now, shown as it was: %s", now->why) < 0) {
-            copy.warning = NULL;
-            rc = -ENOMEM;
-        }
-    }
+    if (rc == 0 && now) /* a folder's own line says it for those that have no entry now */
+        rc = tell_kept(b, was, now);
     if (rc < 0) {
         store_entry_release(&copy);
         return rc;
@@ -231,7 +241,7 @@ static int keep_all(struct store *s, struct store_build *b, const struct broken 
         const struct store_entry *was =
             i < prev->n_entry ? &prev->entry[i] : &prev->merged[i - prev->n_entry];
         struct store_entry **hit = n_by ? bsearch(&was, by, n_by, sizeof *by, cmp_order) : NULL;
-        rc = keep_entry(s, br, prev, was, hit ? *hit : NULL);
+        rc = keep_entry(s, b, br, prev, was, hit ? *hit : NULL);
     }
     return rc;
 }

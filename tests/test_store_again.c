@@ -209,6 +209,36 @@ static void store_keep_takes_what_lies_below_a_failure(void **state)
     free(root);
 }
 
+/* A file whose own reading failed: it stays, the reason is a line of this scan, and no fact of the file
+ * that the next one takes over. */
+static void store_keep_tells_of_a_file_for_one_scan(void **state)
+{
+    (void)state;
+    char *root = temp_dir();
+    tree_model(root, "a/x.gguf", 1);
+    struct store *prev = tree_scan(root, &planned), *s = calloc(1, sizeof *s);
+    struct store_build b = {.opt = &planned, .root_fd = -1};
+    s->entry = calloc(3, sizeof *s->entry);
+    s->n_entry = 1;
+    s->entry[0].order = strdup("a/x.gguf");
+    s->entry[0].why = strdup("read at byte 0: Input/output error");
+    s->entry[0].rc = -EIO;
+    assert_int_equal(store_keep(s, &b, prev), 0);
+    assert_int_equal(s->n_entry, 1);
+    assert_int_equal(s->entry[0].rc, 0);
+    assert_string_equal(s->entry[0].warning, "");
+    assert_int_equal(b.n_problem, 1);
+    assert_int_equal(b.problem[0].rc, -EIO);
+    assert_string_equal(b.problem[0].path, "a/x.gguf");
+    assert_string_equal(b.problem[0].dir, "local/a");
+    assert_string_equal(b.problem[0].why, "cannot be read now, shown as it was: read at byte 0: "
+                                          "Input/output error");
+    store_build_release(&b);
+    store_free(s);
+    store_free(prev);
+    free(root);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -216,6 +246,7 @@ int main(void)
         cmocka_unit_test(store_set_rescan_keeps_labels_and_layouts),
         cmocka_unit_test(store_set_rescan_parts_what_was_merged),
         cmocka_unit_test(store_keep_takes_what_lies_below_a_failure),
+        cmocka_unit_test(store_keep_tells_of_a_file_for_one_scan),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
