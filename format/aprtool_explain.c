@@ -2,12 +2,18 @@
 #include "format/aprtool.h"
 
 #include "format/apr_meta.h"
+#include "format/sibling.h"
 
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+static enum arch_values values_of(const struct tool_options *opt)
+{
+    return opt->vapr.values == VAPR_VALUES_COMPAT ? ARCH_VALUES_COMPAT : ARCH_VALUES_REFERENCE;
+}
 
 /* KEY may be the value's own name or the GGUF key it comes from. */
 static bool is_asked(const struct arch_field *d, const char *key)
@@ -33,8 +39,21 @@ static void json_field(struct json_out *o, const struct arch_field *d)
     json_close(o, '}');
 }
 
-static int print_report_json(const struct tool_file *f, const struct arch_report *r,
-                             const char *key, int rc, const struct err *why, struct err *e)
+/* What generation_config.json would hold by the file alone: its text, or NULL and why (-ENODATA: nothing). */
+static char *generation_text(const struct tool_options *opt, const struct gguf *g, struct err *why)
+{
+    char *text = NULL, *z;
+    size_t len = 0;
+    if (sibling_generation(g, values_of(opt), NULL, &text, &len, why) < 0)
+        return NULL;
+    z = strndup(text, len);
+    free(text);
+    return z;
+}
+
+static int print_report_json(const struct tool_options *opt, const struct tool_file *f,
+                             const struct arch_report *r, const char *key, int rc,
+                             const struct err *why, struct err *e)
 {
     struct json_out o;
     tool_json_begin(&o);
@@ -50,6 +69,11 @@ static int print_report_json(const struct tool_file *f, const struct arch_report
     for (size_t i = 0; !key && i < r->n_note; i++)
         json_put_cstr(&o, r->note[i]);
     json_close(&o, ']');
+    struct err none = {0};
+    char *generation = generation_text(opt, f->gguf, &none);
+    json_key(&o, "generation_config");
+    json_put_raw(&o, generation ? generation : "null");
+    free(generation);
     json_key(&o, "error");
     if (rc < 0)
         json_put_cstr(&o, why->msg);
@@ -58,7 +82,19 @@ static int print_report_json(const struct tool_file *f, const struct arch_report
     return tool_json_end(&o, e);
 }
 
-static int print_report_text(const struct arch_report *r, const char *key, struct err *e)
+static void print_generation(const struct tool_options *opt, const struct gguf *g)
+{
+    struct err why = {0};
+    char *text = generation_text(opt, g, &why);
+    if (text)
+        printf("note\tgeneration_config.json: %s\n", text);
+    else if (why.code != -ENODATA)
+        printf("note\t%s\n", why.msg);
+    free(text);
+}
+
+static int print_report_text(const struct tool_options *opt, const struct tool_file *f,
+                             const struct arch_report *r, const char *key, struct err *e)
 {
     static const char *const head[] = {"FIELD",     "STAMPED", "FROM",   "SOURCE",
                                        "LLAMA.CPP", "RUST",    "DIFFERS"};
@@ -84,6 +120,8 @@ static int print_report_text(const struct arch_report *r, const char *key, struc
         printf("note\t%s\n", s ? s : r->note[i]);
         free(s);
     }
+    if (rc == 0 && !key)
+        print_generation(opt, f->gguf);
     return rc;
 }
 
@@ -93,15 +131,12 @@ static int explain_gguf(const struct tool_options *opt, const struct tool_file *
     struct arch_config c = {0};
     struct arch_report r = {0};
     struct err why = {0};
-    int refused = arch_resolve(f->gguf,
-                               opt->vapr.values == VAPR_VALUES_COMPAT ? ARCH_VALUES_COMPAT
-                                                                      : ARCH_VALUES_REFERENCE,
-                               &c, &r, &why);
+    int refused = arch_resolve(f->gguf, values_of(opt), &c, &r, &why);
     bool found = !key;
     for (size_t i = 0; key && i < r.n_field; i++)
         found |= is_asked(&r.field[i], key);
-    int rc =
-        opt->json ? print_report_json(f, &r, key, refused, &why, e) : print_report_text(&r, key, e);
+    int rc = opt->json ? print_report_json(opt, f, &r, key, refused, &why, e)
+                       : print_report_text(opt, f, &r, key, e);
     if (rc == 0 && refused < 0)
         rc = err_set(e, refused, "%s: %s", f->path, why.msg);
     if (rc == 0 && !found)

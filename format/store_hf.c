@@ -13,9 +13,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -42,6 +44,7 @@ struct snapshot_name {
 struct snapshot {
     const char *name; /* lent by the folder's names */
     int64_t mtime_ns;
+    int arrived;    /* enum arrived */
     bool other_ref; /* a tag or a pull request names it; asked only where main's cannot be shown */
 };
 
@@ -250,41 +253,96 @@ static int list_snapshots(struct store_folder *d, struct snapshot *s, size_t *n)
     return 0;
 }
 
-/* A client makes a snapshot's folders, and points refs/main there, before it fetches the first file.
- * Is there one in parent's folder name? What cannot be read counts as one, and is told when it is
- * scanned. 1, 0 or -ENOMEM; the folders are to be watched: the file may come. */
-static int has_file(struct store_build *b, int parent, const char *rel, const char *name, int depth)
+/* How far a client has come with a snapshot: it makes the folders, and points refs/main there, before it
+ * fetches the first file, and a README or a projector is here long before the model. */
+enum arrived { ARRIVED_NOTHING, ARRIVED_FILE, ARRIVED_MODEL };
+
+/* Is the file a GGUF? What cannot be read counts as what it is called, and is told when it is scanned. */
+static int is_gguf(const struct store_build *b, const char *rel, const char *name)
+{
+    struct source_id id;
+    char sha256[65], magic[4];
+    int fd = store_open_hub(b->root_fd, rel, &id, sha256, NULL);
+    if (fd < 0)
+        return store_starved(fd) ? fd : fd != -ENOENT && store_named_gguf(name);
+    bool is = pread(fd, magic, sizeof magic, 0) == sizeof magic && !memcmp(magic, "GGUF", 4);
+    close(fd);
+    return is;
+}
+
+/* Are the others of a model's first shard here? */
+static bool is_whole(int dir_fd, const char *name)
+{
+    uint32_t no, count;
+    size_t prefix;
+    struct stat st;
+    char other[NAME_MAX + 1];
+    if (!gguf_shard_name(name, &no, &count, &prefix) || no >= count)
+        return true;
+    for (uint32_t i = 0; no == 0 && i < count; i++) {
+        snprintf(other, sizeof other, "%.*s-%05u-of-%05u.gguf", (int)prefix, name, i + 1, count);
+        if (fstatat(dir_fd, other, &st, 0) < 0)
+            return false;
+    }
+    return no == 0;
+}
+
+/* A file of a snapshot, or -errno of store_starved. Projectors and importance matrices go by their names
+ * here, for it is only asked whether to wait for more. */
+static int file_arrived(const struct store_build *b, int dir_fd, const char *rel, const char *name)
+{
+    char *path = store_join(rel, name);
+    int rc = path ? is_gguf(b, path, name) : -ENOMEM;
+    free(path);
+    if (rc < 0)
+        return rc;
+    bool other = !strncasecmp(name, "mmproj", 6) || strcasestr(name, "imatrix");
+    return rc && !other && is_whole(dir_fd, name) ? ARRIVED_MODEL : ARRIVED_FILE;
+}
+
+/* The enum arrived of parent's folder name and all below it, or -errno of store_starved; the folders that
+ * were looked at are to be watched: more may come. One that cannot be read has a model: told later. */
+static int arrived(struct store_build *b, int parent, const char *rel, const char *name, int depth)
 {
     int fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
     char *path = store_join(rel, name);
-    int found = path ? !dir || depth >= STORE_MAX_DEPTH : -ENOMEM;
-    if (found == 0)
-        found = store_dir_add(b, path);
-    for (struct dirent *de; found == 0 && (de = readdir(dir));)
-        if (strcmp(de->d_name, ".") && strcmp(de->d_name, ".."))
-            found = is_dir(fd, de->d_name) ? has_file(b, fd, path, de->d_name, depth + 1) : 1;
+    int best = path ? !dir || depth >= STORE_MAX_DEPTH ? ARRIVED_MODEL : ARRIVED_NOTHING : -ENOMEM;
+    if (best == ARRIVED_NOTHING && store_dir_add(b, path) < 0)
+        best = -ENOMEM;
+    for (struct dirent *de; best >= 0 && best < ARRIVED_MODEL && (de = readdir(dir));) {
+        if (!strcmp(de->d_name, ".") || !strcmp(de->d_name, ".."))
+            continue;
+        int one = !is_dir(fd, de->d_name) ? file_arrived(b, fd, path, de->d_name)
+                  : de->d_name[0] == '.'  ? ARRIVED_NOTHING /* not searched by a scan */
+                                          : arrived(b, fd, path, de->d_name, depth + 1);
+        best = one < 0 || one > best ? one : best;
+    }
     free(path);
     if (dir)
         closedir(dir);
     else if (fd >= 0)
         close(fd);
-    return found;
+    return best;
 }
 
-/* Is a the better guess for what main was until now? What no other ref names was; then the newer. */
+/* Is a the better guess for what main was until now? One with a model; what no other ref names was; then
+ * the newer. */
 static bool is_better(const struct snapshot *a, const struct snapshot *b)
 {
+    if (a->arrived != b->arrived)
+        return a->arrived > b->arrived;
     if (a->other_ref != b->other_ref)
         return b->other_ref;
     return a->mtime_ns != b->mtime_ns ? a->mtime_ns > b->mtime_ns : strcmp(a->name, b->name) > 0;
 }
 
-/* The best of s but for main's (n: there is none) that has a file; *best = n: none. All are to be
- * watched: a file that comes to another may make that the best. */
-static int next_best(const struct store_folder *d, const struct snapshot *s, size_t n, size_t main,
+/* The best of s but for main's (n: there is none) that has come further than main's; *best = n: none. All
+ * are to be watched: a file that comes to another may make that the best. */
+static int next_best(const struct store_folder *d, struct snapshot *s, size_t n, size_t main,
                      size_t *best)
 {
+    int least = main < n ? s[main].arrived : ARRIVED_NOTHING;
     *best = n;
     for (size_t i = 0; i < n; i++) {
         char *rel = store_join(d->rel, s[i].name);
@@ -292,18 +350,19 @@ static int next_best(const struct store_folder *d, const struct snapshot *s, siz
         free(rel);
         if (rc < 0)
             return rc;
-        if (i == main || (*best < n && !is_better(&s[i], &s[*best])))
-            continue;
-        rc = has_file(d->b, d->fd, d->rel, s[i].name, d->depth + 1);
+        rc = i != main ? arrived(d->b, d->fd, d->rel, s[i].name, d->depth + 1) : s[i].arrived;
         if (rc < 0)
             return rc;
-        *best = rc > 0 ? i : *best;
+        s[i].arrived = rc;
+        if (i != main && rc > least && (*best == n || is_better(&s[i], &s[*best])))
+            *best = i;
     }
     return 0;
 }
 
-/* The snapshot that refs/main names; where it is missing or without a file, the one that seems to have
- * been main's before, with a word; without refs/main the newest. *chosen = n: nothing to show. */
+/* The snapshot that refs/main names; where it is missing, or has no model yet and another one has, the one
+ * that seems to have been main's before, with a word; without refs/main the newest. *chosen = n: nothing to
+ * show. */
 static int choose(const struct repo *r, struct store_folder *repo, const struct store_folder *d,
                   struct snapshot *s, size_t n, size_t *chosen)
 {
@@ -312,9 +371,11 @@ static int choose(const struct repo *r, struct store_folder *repo, const struct 
         if (!strcmp(s[i].name, r->main_commit))
             main = i;
     *chosen = main;
-    int rc = main < n ? has_file(d->b, d->fd, d->rel, s[main].name, d->depth + 1) : 0;
-    if (rc != 0)
+    int rc = main < n ? arrived(d->b, d->fd, d->rel, s[main].name, d->depth + 1) : 0;
+    if (rc < 0 || rc == ARRIVED_MODEL)
         return rc < 0 ? rc : 0;
+    if (main < n)
+        s[main].arrived = rc;
     rc = *r->main_commit && n > 0 ? mark_refs(r, repo, "refs", s, n) : 0;
     if (rc == 0)
         rc = next_best(d, s, n, main, &best);
@@ -324,12 +385,11 @@ static int choose(const struct repo *r, struct store_folder *repo, const struct 
     if (!*r->main_commit)
         return 0;
     char why[ERR_MSG_MAX];
-    snprintf(why, sizeof why,
-             "names %s, which is %s: %.64s is shown, the newest that no other ref names",
-             r->main_commit, main < n ? "empty yet" : "not here", s[best].name);
-    if (s[best].other_ref)
-        snprintf(why, sizeof why, "names %s, which is %s: %.64s is shown, the newest here",
-                 r->main_commit, main < n ? "empty yet" : "not here", s[best].name);
+    const char *what = main == n                            ? "is not here"
+                       : s[main].arrived == ARRIVED_NOTHING ? "is empty yet"
+                                                            : "has no whole model yet";
+    snprintf(why, sizeof why, "names %s, which %s: %.64s is shown, the newest%s", r->main_commit,
+             what, s[best].name, s[best].other_ref ? " here" : " that no other ref names");
     return repo_problem(r, "refs/main", 0, why);
 }
 

@@ -134,6 +134,9 @@ t_hub_live() {
     mkdir -p "$r/snapshots/c3c3c3c3" # in this order the client does it
     hub_ref "$r" main c3c3c3c3
     until_true 20 grep -q "refs/main.*names c3c3c3c3, which is empty yet" "$M/.aprfs/problems.txt"
+    echo words >"$T/README.md"
+    hub_put "$r" c3c3c3c3 README.md "$T/README.md" # small files come first
+    until_true 20 grep -q "refs/main.*names c3c3c3c3, which has no whole model yet" "$M/.aprfs/problems.txt"
     [ "$(sha256sum <"$M/acme/tiny-GGUF/tiny-Q4_K.apr")" = "$old" ]
     hub_put "$r" c3c3c3c3 tiny-Q4_K.gguf "$m/types/llama-Q5_K.gguf"
     rm "$r/blobs/c0ffee.incomplete"
@@ -363,6 +366,38 @@ t_ollama_live() {
     stop
 }
 
+# Parameters that change while their blob stays: the .apr is the same file, generation_config.json another.
+# Who has the old one open reads it to its end.
+t_ollama_params() {
+    local o=$T/ollama m g ino apr layer
+    m=$(models)
+    mkdir "$o"
+    layer=$(ollama_layer "$o" model "$m/types/llama-Q4_K.gguf")
+    printf '{"temperature":0.25,"stop":["</s>"],"num_ctx":4096}' >"$T/params"
+    ollama_name "$o" $LIB/tiny/1b "$layer" "$(ollama_layer "$o" params "$T/params")"
+    start m "$o"
+    g=$M/library/tiny/generation_config.json
+    [ "$(cat "$g")" = '{"bos_token_id":1,"do_sample":true,"eos_token_id":2,"stop_strings":["</s>"],"temperature":0.25}' ] ||
+        fail "$(cat "$g")"
+    [ "$(stat -c %s "$g")" = "$(wc -c <"$g")" ]
+    ino=$(stat -c %i "$g")
+    apr=$(stat -c %i "$M"/library/tiny/*.apr)
+    exec 8<"$g"
+    printf '{"temperature":0}' >"$T/params"
+    ollama_name "$o" $LIB/tiny/1b "$layer" "$(ollama_layer "$o" params "$T/params")"
+    until_true 20 grep -q '"do_sample":false,"eos_token_id":2}$' "$g"
+    [ "$(stat -c %i "$g")" != "$ino" ] || fail "the same inode for another text"
+    [ "$(stat -c %i "$M"/library/tiny/*.apr)" = "$apr" ] || fail "another inode for the same .apr"
+    grep -q '"temperature":0.25}$' <&8 || fail "the open file has another text"
+    exec 8<&-
+    printf '{"temperature":"hot"}' >"$T/params"
+    ollama_name "$o" $LIB/tiny/1b "$layer" "$(ollama_layer "$o" params "$T/params")"
+    until_true 20 grep -q 'EUCLEAN.*no generation_config.json: params: temperature is no number' "$M/.aprfs/problems.txt"
+    until_true 20 test ! -e "$g"
+    [ -e "$M/library/tiny/config.json" ]
+    stop
+}
+
 # What Ollama 2026 writes: a name is a link to the blob that holds its manifest. And the folder above.
 t_ollama_v2() {
     local o=$T/.ollama/models d hash
@@ -439,6 +474,7 @@ run stores_llamacpp_tree_is_exact t_llamacpp
 run store_llamacpp_then_hub_same_stem t_llamacpp_moves
 run stores_ollama_tree_is_exact t_ollama
 run stores_ollama_follows_pull_remove_and_prune t_ollama_live
+run stores_ollama_params_are_generation_config t_ollama_params
 run stores_ollama_reads_linked_manifests t_ollama_v2
 run stores_ollama_shows_a_real_model t_ollama_real
 run stores_show_one_model_alike t_real_model

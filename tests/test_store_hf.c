@@ -148,6 +148,78 @@ static void store_hf_keeps_the_old_revision_until_the_first_file(void **state)
     free(root);
 }
 
+static bool hf_watches(const char *root, const char *dir)
+{
+    struct store *s = tree_scan(root, &automatic);
+    bool yes = false;
+    for (size_t i = 0; i < s->n_dir; i++)
+        yes |= !strcmp(s->dir[i], dir);
+    store_free(s);
+    return yes;
+}
+
+/* A README, a projector and half of the shards are here before the model is: nothing else is lost
+ * meanwhile. Files that are no model, in a repository that has none, are no reason to say anything. */
+static void store_hf_keeps_the_old_revision_until_the_first_model(void **state)
+{
+    (void)state;
+    static const char old[] = "model 0 org/repo/m <- org/repo|" AT "m.gguf\n";
+    static const char word[] =
+        "WARN " REPO "/refs/main: names " B ", which has no whole model yet: " A
+        " is shown, the newest that no other ref names\n";
+    char *root = temp_dir();
+    tree_hub_model(root, REPO, A, "m.gguf", 1);
+    tree_hub_file(root, REPO, B, "README.md", "# words", 7, true);
+    tree_hub_ref(root, REPO, "main", B);
+    expect(root, old, word);
+    assert_true(hf_watches(root, REPO "/snapshots/" B));
+    tree_projector(root, "p");
+    char *path = path_join(root, "p");
+    size_t len;
+    uint8_t *p = file_read(path, &len);
+    tree_hub_file(root, REPO, B, "mmproj-F16.gguf", p, len, false);
+    free(p);
+    tree_remove(root, "p");
+    expect(root, old, word);
+    struct gguf_build *b = tree_model_new(2);
+    for (int i = 0; i < 2; i++) {
+        char way[64];
+        p = gguf_build_shard(b, i, 2, &len);
+        snprintf(way, sizeof way, "Q4/m-%05d-of-00002.gguf", i + 1);
+        tree_hub_file(root, REPO, B, way, p, len, false);
+        free(p);
+        if (i == 0)
+            expect(root, old, word);
+    }
+    gguf_build_free(b);
+    assert_true(hf_watches(root, REPO "/snapshots/" B "/Q4"));
+    struct store *s = tree_scan(root, &automatic);
+    for (size_t i = 0; i < s->n_entry; i++)
+        assert_string_equal(s->entry[i].revision, B);
+    assert_int_equal(s->n_entry, 2);
+    assert_int_equal(s->n_problem, 0);
+    store_free(s);
+    tree_hub_file(root, "models--a--b", A, "model.safetensors", "x", 1, true);
+    tree_hub_file(root, "models--a--b", B, "model.safetensors", "y", 1, true);
+    tree_hub_ref(root, "models--a--b", "main", A);
+    expect(root, NULL, "");
+    free(path);
+    free(root);
+}
+
+/* The suffix says nothing: a model under another name has arrived. */
+static void store_hf_knows_a_model_by_its_bytes(void **state)
+{
+    (void)state;
+    char *root = temp_dir();
+    tree_hub_model(root, REPO, A, "m.gguf", 1);
+    tree_hub_model(root, REPO, B, "weights.bin", 2);
+    tree_hub_ref(root, REPO, "main", B);
+    expect(root, "model 0 org/repo/weights.bin <- org/repo|" REPO "/snapshots/" B "/weights.bin\n",
+           "");
+    free(root);
+}
+
 static void store_hf_flattens_sub_folders(void **state)
 {
     (void)state;
@@ -596,6 +668,8 @@ int main(void)
         cmocka_unit_test(store_hf_without_main_takes_the_newest),
         cmocka_unit_test(store_hf_says_whose_the_only_snapshot_is),
         cmocka_unit_test(store_hf_keeps_the_old_revision_until_the_first_file),
+        cmocka_unit_test(store_hf_keeps_the_old_revision_until_the_first_model),
+        cmocka_unit_test(store_hf_knows_a_model_by_its_bytes),
         cmocka_unit_test(store_hf_flattens_sub_folders),
         cmocka_unit_test(store_hf_joins_shards_per_folder),
         cmocka_unit_test(store_hf_takes_files_where_links_were_impossible),
