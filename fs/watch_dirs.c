@@ -93,35 +93,25 @@ static void add_store(struct list *l, const struct store *st)
             note(l->why, "a path too long for inotify");
 }
 
-/* The folder that path lies in, really; false: there is none. */
-static bool folder_of(const char *path, char real[PATH_MAX])
-{
-    char folder[PATH_MAX];
-    const char *slash = strrchr(path, '/');
-    if (!slash)
-        return false;
-    snprintf(folder, sizeof folder, "%.*s", slash == path ? 1 : (int)(slash - path), path);
-    return realpath(folder, real) != NULL;
-}
-
 /* Every folder that a link leads to, one after the other, for what changes there changes a model here;
- * also that of a target which is not there yet. */
+ * also that of a target which is not there yet. Left to the kernel: what the links on the way are. */
 static void add_targets(struct list *l, const char *link)
 {
-    char at[PATH_MAX], target[PATH_MAX], folder[PATH_MAX], next[2 * PATH_MAX];
+    char at[PATH_MAX], target[PATH_MAX];
     snprintf(at, sizeof at, "%s", link);
     for (int i = 0; i < MAX_LINKS; i++) {
         ssize_t n = readlink(at, target, sizeof target - 1);
-        if (n < 0 || !folder_of(at, folder))
+        if (n < 0)
             return;
         target[n] = '\0';
-        snprintf(next, sizeof next, "%s%s%s", *target == '/' ? "" : folder,
-                 *target == '/' ? "" : "/", target);
-        if (strlen(next) >= sizeof at)
+        size_t folder = *target == '/' ? 0 : (size_t)(strrchr(at, '/') + 1 - at);
+        if (folder + (size_t)n >= sizeof at)
             return;
-        strcpy(at, next);
-        if (folder_of(at, folder))
-            add(l, folder);
+        memcpy(at + folder, target, (size_t)n + 1);
+        char *slash = strrchr(at, '/');
+        *slash = '\0';
+        add(l, slash == at ? "/" : at);
+        *slash = '/';
     }
 }
 

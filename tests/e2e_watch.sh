@@ -164,6 +164,27 @@ IN_NAMESPACE
     return $rc
 }
 
+# A link whose target is not there yet, by way of another link: both ends and the middle are watched.
+t_links() {
+    models
+    mkdir -p "$T/store/x" "$T/mid" "$T/data"
+    ln -s ../../mid/link "$T/store/x/a.gguf"
+    ln -s ../data/m.gguf "$T/mid/link"
+    start m "$T/store" -o ttl=0
+    local f=$M/local/x/a.apr
+    [ ! -e "$f" ]
+    grep -qP '^ENOENT\tx/a.gguf\t' "$M/.aprfs/problems.txt" || fail "$(cat "$M/.aprfs/problems.txt")"
+    put tied-qwen2 "$T/data/m.gguf"
+    until_true 10 cmp "${f%.apr}.gguf" "$T/data/m.gguf"
+    until_true 10 test -e "$f"
+    put f16-norms "$T/data/n.gguf"
+    ln -s ../data/n.gguf "$T/mid/new"
+    mv -T "$T/mid/new" "$T/mid/link"
+    # shellcheck disable=SC2016
+    until_true 10 eval '[ "$(xattr "$f" part_generation | cut -d: -f2)" = "$(stat -c %i "$T/data/n.gguf")" ]'
+    stop
+}
+
 # A disk that is mounted where a source is, or below: inotify says nothing of that.
 t_mounted() {
     models
@@ -274,6 +295,7 @@ PY
 run watch_goes_on_without_a_source t_without_a_source
 run watch_looks_at_network_sources_by_ttl t_by_ttl
 run watch_keeps_what_a_dead_server_had t_dead_server
+run watch_follows_links_before_they_lead_anywhere t_links
 run watch_sees_a_disk_that_is_mounted t_mounted
 run watch_overflow_rescans t_overflow
 run watch_without_watches_goes_by_ttl t_no_watches
