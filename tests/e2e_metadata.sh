@@ -148,6 +148,106 @@ t_footer_of_a_changed_source() {
     stop
 }
 
+# Every attribute of the design's table, on the store that has something to say for it; on directories; and
+# what is too long for one.
+cat >"$W/attributes.py" <<'PY'
+import errno, json, os, subprocess, sys
+mnt, ollama, deep, apr_of = sys.argv[1], sys.argv[2], sys.argv[3], sys.argv[4]
+get = lambda path, name: os.getxattr(path, "user.aprfs." + name).decode()
+names = lambda path: {n[len("user.aprfs."):] for n in os.listxattr(path)}
+
+def fails(path, name, want):
+    try:
+        os.getxattr(path, name)
+    except OSError as e:
+        assert e.errno == want, (path, name, e)
+        return
+    raise AssertionError((path, name))
+
+entries = {e["path"]: e for e in json.load(open(mnt + "/.aprfs/index.json"))["entries"] if e["path"]}
+tiny = apr_of
+e = entries[os.path.relpath(tiny, mnt)]
+everywhere = {"source", "extents", "head_sha256", "store", "alias", "arch", "quant", "n_params", "n_ctx_train",
+              "profile", "layout", "tier", "part_generation", "version", "generation"}
+assert names(tiny) == everywhere | {"sha256", "revision"}, names(tiny) ^ everywhere
+assert get(tiny, "store") == "ollama" == e["store"]
+assert get(tiny, "source") == e["parts"][0]["path"]
+assert get(tiny, "sha256") == e["parts"][0]["sha256"] == os.path.basename(get(tiny, "source"))[7:]
+assert get(tiny, "alias").split("\n") == e["aliases"] and "tiny:1b" in e["aliases"]
+assert get(tiny, "arch") == e["arch"] == "llama" and get(tiny, "quant") == e["quant"]
+assert get(tiny, "n_params") == str(e["n_params"]) and get(tiny, "n_ctx_train") == str(e["n_ctx_train"])
+assert e["size"] == os.path.getsize(tiny) and e["status"] == "ok" and e["why"] == "" and e["role"] == "model"
+assert len(get(tiny, "head_sha256")) == len(get(tiny, "revision")) == 64
+assert get(tiny, "profile") == "engine"
+for name in names(tiny):
+    assert not get(tiny, name).endswith("\n"), name
+fails(tiny, "user.aprfs.sha257", errno.ENODATA)
+fails(tiny, "user.aprfs.", errno.ENODATA)
+fails(tiny, "user.aprfs", errno.ENODATA)
+fails(tiny, "user.aprfs.problems", errno.ENODATA)
+fails(tiny, "security.selinux", errno.EOPNOTSUPP)
+
+# Directories: theirs, and no others; problems are the directory's own lines, all of them at the top.
+lines = open(mnt + "/.aprfs/problems.txt").read().rstrip("\n").split("\n")
+shut = [l for l in lines if "library/more/" in l]
+assert len(shut) == 1 and shut[0].startswith("EAGAIN\t"), lines
+assert names(mnt) == {"version", "generation", "problems"}
+assert get(mnt, "problems").split("\n") == lines
+tiny_dir = os.path.dirname(tiny)
+assert names(tiny_dir) == {"version", "generation"}, names(tiny_dir)
+fails(tiny_dir, "user.aprfs.problems", errno.ENODATA)
+fails(tiny_dir, "user.aprfs.arch", errno.ENODATA)
+assert get(tiny_dir, "version") == open(mnt + "/.aprfs/version").read().split()[1] == get(tiny, "version")
+assert get(tiny_dir, "generation") == get(tiny, "generation") == get(mnt, "generation")
+assert os.listxattr(mnt + "/.aprfs/version") == [] == os.listxattr(tiny_dir + "/config.json")
+assert os.listxattr(tiny[:-4] + ".gguf", follow_symlinks=False) == []
+
+# 22 paths of 3.4 KiB: more than the kernel takes in one value.
+long = next(os.path.join(d, f) for d, _, files in os.walk(deep) for f in files if f.endswith(".apr"))
+fails(long, "user.aprfs.extents", errno.E2BIG)
+fails(long, "user.aprfs.source", errno.E2BIG)
+assert {"extents", "source", "arch"} <= names(long) and get(long, "arch") == "llama"
+text = open(os.path.join(mnt, ".aprfs/extents", os.path.relpath(long, mnt)[:-4] + ".tsv")).read()
+words = [l.split(" ", 6) for l in text.rstrip("\n").split("\n")]
+parts = [w for w in words if w[0] == "part"]
+assert words[0] == ["aprfs-extents", "1"] and len(parts) == 22 and len(text) > 65536, len(text)
+at, raw = 0, open(long, "rb").read()
+for w in words:
+    if w[0] == "map":
+        off, n, src = int(w[1]), int(w[2]), int(w[4])
+        assert off == at
+        at += n
+        if w[3].isdigit():
+            with open(parts[int(w[3])][6], "rb") as f:
+                f.seek(src)
+                assert f.read(n) == raw[off:off + n]
+assert at == len(raw)
+# A program for people: all it can show, and the two that are too long by name.
+done = subprocess.run(["getfattr", "-d", long], capture_output=True, text=True)
+assert "user.aprfs.arch=" in done.stdout and done.stderr.count("Argument list too long") == 2, done.stderr
+print("#", len(text), "bytes of extents,", len(names(tiny)), "attributes")
+PY
+t_attributes() {
+    local d=$T/deep i
+    command -v getfattr >/dev/null || skip "no getfattr"
+    mkdir -p "$T/types" "$T/ollama/blobs" "$T/ollama/manifests/registry.ollama.ai/library/tiny" \
+        "$T/ollama/manifests/registry.ollama.ai/library/more"
+    small_store "$T/types"
+    for i in $(seq 14); do d=$d/$(printf 'd%.0s' $(seq 240)); done
+    mkdir -p "$d"
+    "$B/tests/tool_store" --shards "$d" 22
+    local f=$T/types/types/llama-Q4_K.gguf hash
+    hash=$(sha256sum <"$f" | cut -c1-64)
+    cp "$f" "$T/ollama/blobs/sha256-$hash"
+    manifest() { printf '{"schemaVersion":2,"layers":[{"mediaType":"application/vnd.ollama.image.model","digest":"sha256:%s","size":%s}]}' "$hash" "$1"; }
+    manifest "$(stat -c %s "$f")" >"$T/ollama/manifests/registry.ollama.ai/library/tiny/1b"
+    manifest 7 >"$T/ollama/manifests/registry.ollama.ai/library/more/1b"
+    start m "$T/ollama" "$T/deep"
+    python3 "$W/attributes.py" "$M" "$M/ollama" "$M/deep" "$(echo "$M"/ollama/library/tiny/*.apr)"
+    stop
+}
+
+run metadata_attributes_are_the_tables t_attributes
 run metadata_metrics_are_prometheus_text t_metrics
 run metadata_footer_equals_witness t_footer
 run metadata_footer_of_a_changed_source_is_eio t_footer_of_a_changed_source

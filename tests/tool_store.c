@@ -82,19 +82,24 @@ static void write_shapes(void)
     write_model("f16-norms", "llama", &o);
 }
 
-static void write_shards(void)
+static void write_shards_to(const char *dir, int n)
 {
-    make_dir("acme");
-    make_dir("acme/sharded");
     struct gguf_build_opt o = small("llama");
     o.type = QUANT_Q6_K;
     o.type_down = QUANT_Q5_0;
     o.n_layer = 4;
     struct gguf_build *b = gguf_build_llama_like("llama", &o);
-    char dir[4096];
-    snprintf(dir, sizeof dir, "%s/acme/sharded", root);
-    gguf_build_files(b, dir, "shard-model", 3);
+    gguf_build_files(b, dir, "shard-model", n);
     gguf_build_free(b);
+}
+
+static void write_shards(void)
+{
+    char dir[4096];
+    make_dir("acme");
+    make_dir("acme/sharded");
+    snprintf(dir, sizeof dir, "%s/acme/sharded", root);
+    write_shards_to(dir, 3);
 }
 
 static int write_big(const char *path, unsigned long mib, uint64_t seed)
@@ -120,8 +125,12 @@ int main(int argc, char **argv)
 {
     if (argc == 5 && strcmp(argv[1], "--big") == 0)
         return write_big(argv[2], strtoul(argv[3], NULL, 10), strtoull(argv[4], NULL, 10));
+    if (argc == 4 && strcmp(argv[1], "--shards") == 0) {
+        write_shards_to(argv[2], atoi(argv[3]));
+        return 0;
+    }
     if (argc != 2) {
-        fputs("usage: tool_store DIR | --big FILE MIB SEED\n", stderr);
+        fputs("usage: tool_store DIR | --big FILE MIB SEED | --shards DIR N\n", stderr);
         return 2;
     }
     root = argv[1];
