@@ -9,10 +9,13 @@
 #include <errno.h>
 #include <fts.h>
 #include <inttypes.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 struct ls {
@@ -139,21 +142,30 @@ static void ls_apr(struct ls *l, const char *path, const char *name)
     tool_file_close(&f);
 }
 
-/* In a mount every model is a .apr with a link to its .gguf beside it: that is one model. */
-static bool is_link_beside_apr(const struct store_entry *en)
+/* Is it a mount of ours that shows apr? A copy may have the attribute, but lies on no FUSE. */
+static bool is_mounted(const char *apr)
+{
+    struct statfs fs;
+    return statfs(apr, &fs) == 0 && fs.f_type == FUSE_SUPER_MAGIC &&
+           getxattr(apr, "user.aprfs.part_generation", NULL, 0) > 0;
+}
+
+/* In a mount every model is a .apr with its .gguf beside it, as a link or (gguf=file) as a file: that is
+ * one model. */
+static bool is_gguf_of_apr(const struct store_entry *en)
 {
     struct stat st;
     const char *path = en->n_part ? en->part[0].path : "";
     size_t n = strlen(path), prefix;
     uint32_t no, count;
-    if (n < 5 || strcmp(path + n - 5, ".gguf") != 0 || lstat(path, &st) < 0 || !S_ISLNK(st.st_mode))
+    if (n < 5 || strcmp(path + n - 5, ".gguf") != 0 || lstat(path, &st) < 0)
         return false;
     const char *file = strrchr(path, '/') ? strrchr(path, '/') + 1 : path;
     size_t stem = gguf_shard_name(file, &no, &count, &prefix) ? prefix : strlen(file) - 5;
     char *apr;
     if (asprintf(&apr, "%.*s%.*s.apr", (int)(file - path), path, (int)stem, file) < 0)
         return false;
-    bool beside = access(apr, F_OK) == 0;
+    bool beside = S_ISLNK(st.st_mode) ? access(apr, F_OK) == 0 : is_mounted(apr);
     free(apr);
     return beside;
 }
@@ -161,7 +173,7 @@ static bool is_link_beside_apr(const struct store_entry *en)
 static void ls_store_entry(struct ls *l, const struct store_entry *en)
 {
     char *name = NULL;
-    bool model = en->role == STORE_MODEL && en->rc == 0 && !is_link_beside_apr(en);
+    bool model = en->role == STORE_MODEL && en->rc == 0 && !is_gguf_of_apr(en);
     if ((!model && !l->opt->all) ||
         asprintf(&name, "%s/%s/%s", en->publisher, en->model, en->stem) < 0)
         return;

@@ -48,6 +48,18 @@ ok tensors_gguf_order_reverses_shapes
 
 # --- explain
 run 0 explain "$G" && out "^rms_norm_eps${tab}1e-05${tab}key${tab}llama.attention.layer_norm_rms_epsilon${tab}"; ok explain_names_value_and_source
+run 0 explain "$G" && ! out generation_config && run 0 explain --json "$G" && json 'd["generation_config"] is None'; ok explain_says_nothing_of_sampling_where_the_file_does_not
+python3 - "$G" "$tmp/sampling.gguf" <<'P' # two keys in front of the others, and one that keeps the data aligned to 32
+import struct, sys
+raw = open(sys.argv[1], "rb").read()
+text = lambda s: struct.pack("<Q", len(s)) + s
+keys = text(b"general.sampling.temp") + struct.pack("<If", 6, 0.25) + text(b"general.sampling.top_k") + struct.pack("<Ii", 5, 7)
+pad = text(b"pad") + struct.pack("<I", 8)
+keys += pad + text(b"x" * (-(len(keys) + len(pad) + 8) % 32))
+magic, version, n_tensor, n_key = struct.unpack("<4sIQQ", raw[:24])
+open(sys.argv[2], "wb").write(struct.pack("<4sIQQ", magic, version, n_tensor, n_key + 3) + keys + raw[24:])
+P
+run 0 explain "$tmp/sampling.gguf" && out '^note.generation_config.json: .*"do_sample":true,.*"temperature":0.25,"top_k":7}$' && run 0 explain --json "$tmp/sampling.gguf" && json 'd["generation_config"]["top_k"] == 7'; ok explain_tells_what_the_file_says_of_sampling
 run 0 explain "$G" rope_type && [ "$(wc -l <"$tmp/out")" -eq 2 ] && out "^rope_type${tab}0${tab}"; ok explain_one_key
 run 0 explain "$G" llama.rope.freq_base && out "^rope_theta${tab}10000${tab}key"; ok explain_by_the_gguf_key
 run 1 explain "$G" general.name && err "comes from the key 'general.name'"; ok explain_key_that_nothing_comes_from

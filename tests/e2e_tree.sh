@@ -96,6 +96,12 @@ t_gguf_file() {
     [ "$n" = 3 ] || fail "$n shards"
     cmp "$M/local/one/one.gguf" "$T/s/one.gguf"
     [ "$(stat -c '%F %s %Y' "$M/local/one/one.gguf")" = "$(stat -c '%F %s %Y' "$T/s/one.gguf")" ]
+    # Two models, each once; in a copy, whose attributes say the same, the files are what they are: two.
+    "$APRTOOL" ls "$M" >"$T/ls"
+    [ "$(tail -n +2 "$T/ls" | cut -f 2 | sort | uniq -c | tr -s ' \n' ' ')" = " 2 apr " ] || fail "$(cat "$T/ls")"
+    cp -r --preserve=xattr "$M/local" "$T/copy"
+    "$APRTOOL" ls "$T/copy" >"$T/ls"
+    [ "$(tail -n +2 "$T/ls" | cut -f 2 | sort | tr '\n' ' ')" = "apr gguf " ] || fail "a copy: $(cat "$T/ls")"
     # Cut under an open handle: EIO, and never bytes that are not there.
     exec 8<"$M/local/one/one.gguf"
     head -c 100 <&8 >/dev/null
