@@ -35,7 +35,6 @@ static void crew_each(size_t n, void (*job)(void *arg, size_t i), void *arg)
     work_on(&w);
     while (n_thread > 0)
         pthread_join(thread[--n_thread], NULL);
-    malloc_trim(0);
 }
 
 static pthread_mutex_t large_mu = PTHREAD_MUTEX_INITIALIZER;
@@ -53,7 +52,7 @@ static void large_begin(void)
 
 static void large_end(void)
 {
-    malloc_trim(0);
+    malloc_trim(0); /* not when all is done: the next one comes */
     pthread_mutex_lock(&large_mu);
     n_large--;
     pthread_cond_signal(&large_free);

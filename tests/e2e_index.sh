@@ -7,6 +7,7 @@ cd "$(dirname "$0")/.." || exit 1
 
 inodes() { find "$1" -path '*/.aprfs' -prune -o -printf '%P %i\n' | sort; }
 parsed() { stat_of "$M" headers_parsed; }
+written() { grep -q "^index: .* written $1 times" "$M/.aprfs/status.txt"; }
 files() { find "$1" -name '*.idx' | wc -l; }
 
 t_restart() {
@@ -53,12 +54,10 @@ t_changed() {
     witness "$f" "$T/w.apr"
     cmp "$f" "$T/w.apr"
     # While it runs: written some time after the change, without waiting for the end.
-    local was
-    was=$(stat -c %i "$T/idx"/*.idx)
+    until_true 30 written 1
     big_store "$T/store/a/three.gguf" 1 4
     until_true 30 test -e "$M/local/a/three.apr"
-    replaced() { [ "$(stat -c %i "$T/idx"/*.idx)" != "$was" ]; }
-    until_true 30 replaced
+    until_true 30 written 2
     kill -9 "$PID"
     wait "$PID" || true
     fusermount3 -uz "$M" 2>/dev/null || umount -l "$M"
@@ -249,7 +248,7 @@ t_each_by_itself() {
     chmod 700 "$T/idx"
     start m "" -o "index=$T/idx" "$T/one" "$T/two"
     [ "$(parsed)" = 2 ]
-    until_true 30 grep -q 'index: .*, 0 records known at the start, written 1 times, not the last: .*one\|^index: .*File exists' "$M/.aprfs/status.txt" ||
+    until_true 30 grep -q "^index: $T/idx, 0 records known at the start, written 1 times, not the last: .*/$one: File exists" "$M/.aprfs/status.txt" ||
         fail "$(grep '^index' "$M/.aprfs/status.txt")"
     stop
     [ "$(files "$T/idx")" = 1 ] || fail "$(ls "$T/idx")"
@@ -266,7 +265,7 @@ t_each_by_itself() {
     # Another mount is writing when this one ends: it waits for that.
     rm "$T/idx"/*
     start m "" -o "index=$T/idx" "$T/one" "$T/two"
-    until_true 30 grep -q 'written 1 times' "$M/.aprfs/status.txt"
+    until_true 30 written 1
     rm "$T/idx"/*
     big_store "$T/one/a/three.gguf" 1 3
     until_true 30 test -e "$M/one/local/a/three.apr"

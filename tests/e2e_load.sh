@@ -10,7 +10,8 @@ families="llama qwen2 qwen3 gemma3"
 names="mounted_models_are_read_from_the_files_behind copies_are_read_as_they_are
     copies_that_kept_the_attribute_are_read_as_they_are gguf_is_read_as_it_is
     unreachable_parts_are_read_through_the_mount exchanged_parts_are_not_read shards_are_read_from_every_part
-    published_checksum_that_agrees published_checksum_that_differs_is_refused"
+    published_checksum_that_agrees published_checksum_that_differs_is_refused
+    checksums_of_a_mount_agree"
 skip_all() {
     for name in $names; do skip "$name" "$1"; done
     tap_end
@@ -117,4 +118,15 @@ else
     skip published_checksum_that_agrees "no user attributes on $tmp, or no setfattr"
     skip published_checksum_that_differs_is_refused "no user attributes on $tmp, or no setfattr"
 fi
+
+# A mount computes them once somebody read the footer, for what stands in several parts too.
+unmounted
+mounted "$tmp/store" "$tmp/mnt" footer=crc
+summed() { # APR LOGITS: the same as without
+    tail -c 4 "$1" >/dev/null &&
+        python3 -c 'import os, sys; os.getxattr(sys.argv[1], "user.aprfs.crc32")' "$1" &&
+        [ "$(source_of "$1")" = extents ] && logits "$1" "$tmp/summed" && cmp "$tmp/summed" "$2"
+}
+of_family() { summed "$(apr_of "$1")" "$tmp/$1.mounted"; }
+all of_family && summed "$sharded" "$tmp/b"; ok checksums_of_a_mount_agree
 tap_end

@@ -48,14 +48,14 @@ silent() { [ ! -s "$tmp/out" ]; }
 quiet() { [ ! -s "$tmp/err" ]; }
 hex() { od -An -v -tx1 "$1" | tr -d ' \n'; }
 
-# Mounts $1 on $2; false where that cannot be, and $why says why. A mount that fails for any other
+# Mounts $1 on $2, with options $3 if there are any; false where that cannot be, and $why says why. A mount that fails for any other
 # reason is a failed test.
 mounted() {
     local line=
     why="no /dev/fuse that may be opened"
     [ -w /dev/fuse ] || return 1
     mkfifo "$tmp/ready"
-    "$B/aprfs" -f --ready-fd 9 "$1" "$2" >"$tmp/daemon" 2>&1 9>"$tmp/ready" &
+    "$B/aprfs" -f --ready-fd 9 ${3:+-o "$3"} "$1" "$2" >"$tmp/daemon" 2>&1 9>"$tmp/ready" &
     daemon=$!
     mnt=$2
     read -r line <"$tmp/ready"
