@@ -83,6 +83,9 @@ struct store_options {
     /* What would help against EACCES, for the problem's line; NULL: nothing is known. Lent; decides nothing. */
     const char *denied_hint;
     const struct store_crew *crew; /* NULL: one file after the other */
+    /* The device of the mount that this scan is for, which would show itself and wait for itself where a
+     * store leads into it; 0: none yet. Decides nothing of a header either. */
+    uint64_t own_dev;
 };
 
 struct store_part {

@@ -111,6 +111,13 @@ static void no_magic_text(char *dst, size_t cap, const uint8_t *head, ssize_t n,
         snprintf(dst, cap, "needs at least %d bytes, has %zd", apr ? 64 : 24, n);
 }
 
+#define OWN "in this mount itself: not shown again"
+
+static bool is_own(const struct store_folder *d, uint64_t dev)
+{
+    return d->b->opt->own_dev && dev == d->b->opt->own_dev;
+}
+
 /* An opened file, size known: is it ours, and is it whole? */
 static int look_at(struct store_folder *d, const char *name, int fd, const struct source_id *id)
 {
@@ -153,6 +160,10 @@ int store_folder_look(struct store_folder *d, const char *name)
                  ? store_open_hub(d->b->root_fd, rel, &id, sha256, &why)
                  : store_open_file(d->b->root_fd, d->b->how, rel, d->fd, name, &id, &why);
     free(rel);
+    if (fd >= 0 && is_own(d, id.dev)) {
+        close(fd);
+        return store_folder_problem(d, name, -ELOOP, OWN);
+    }
     if (fd >= 0) {
         size_t before = d->n_file;
         int rc = look_at(d, name, fd, &id);
@@ -194,10 +205,12 @@ int store_folder_enter(struct store_folder *d, const char *name, int *fd, char *
                  *owner ? ": " : "", owner);
         return store_folder_problem(d, name, rc, why);
     }
-    *rel = store_join(d->rel, name);
+    struct stat st;
+    bool own = fstat(sub, &st) == 0 && is_own(d, st.st_dev);
+    *rel = own ? NULL : store_join(d->rel, name);
     if (!*rel) {
         close(sub);
-        return -ENOMEM;
+        return own ? store_folder_problem(d, name, -ELOOP, OWN) : -ENOMEM;
     }
     *fd = sub;
     return 0;

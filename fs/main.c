@@ -446,6 +446,7 @@ static int mount_now(struct daemon *d, bool *mounted, struct err *e)
     *mounted = true;
     if (!mount_at(d->dir, &d->dev, type))
         return err_set(e, -EIO, "%s: mounted, but not in /proc/self/mountinfo", d->dir);
+    fs->opt.store.own_dev = d->dev;
     if (getenv("NOTIFY_SOCKET") && !mount_is_seen(d->dir))
         log_line(
             LOG_WARN,

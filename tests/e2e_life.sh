@@ -827,6 +827,38 @@ umount "$T/out/m"
 IN
 }
 
+t_own_mount() { # a store that leads into its own mount: by a link, by another name of the same folder
+    big_store "$T/store/m.gguf" 1 1
+    mkdir "$T/in.mnt"
+    ln -s "$T/in.mnt/local/m/m.gguf" "$T/store/again.gguf"
+    start in "$T/store" -s -o gguf=file # one thread: to read itself would be the end
+    big_store "$T/store/n.gguf" 1 2     # the next scan
+    until_true 20 test -e "$M/local/n/n.apr"
+    [ ! -e "$M/local/again" ]
+    grep -P '^ELOOP\tagain.gguf\tin this mount itself' "$M/.aprfs/problems.txt"
+    stop
+    rm "$T/store/again.gguf"
+    is_root
+    unshare -m --propagation private true 2>/dev/null || skip "no mount name space of its own"
+    mkdir "$T/up" "$T/up/store" "$T/up/alias"
+    mv "$T/store/m.gguf" "$T/up/store/"
+    T=$T APRFS=$APRFS B=$B unshare -m --propagation private bash -eu <<'IN'
+mount --bind "$T/up" "$T/up"
+mount --make-rshared "$T/up" # as systemd makes /: what is mounted below one name shows below the other
+mkdir "$T/up/store/m"
+mount --bind "$T/up/store" "$T/up/alias"
+"$APRFS" -o gguf=file "$T/up/store" "$T/up/alias/m"
+for seed in 2 3; do
+    "$B/tests/tool_store" --big "$T/up/store/n$seed.gguf" 1 $seed
+    for _ in $(seq 500); do [ -e "$T/up/alias/m/local/n$seed/n$seed.apr" ] && break; sleep 0.02; done
+done
+[ "$(ls "$T/up/alias/m")" = local ] || { echo "FAILED: shows $(ls -R "$T/up/alias/m")"; exit 1; }
+[ "$(ls "$T/up/alias/m/local" | wc -l)" = 3 ]
+grep -P '^ELOOP\tm\tin this mount itself' "$T/up/alias/m/.aprfs/problems.txt"
+umount "$T/up/alias/m"
+IN
+}
+
 t_install() { # without the programs, which take a release build
     make -s install-mount DESTDIR="$T/root" PREFIX=/opt/a >/dev/null
     [ "$(readlink "$T/root/sbin/mount.aprfs")" = /opt/a/bin/aprfs ]
@@ -863,5 +895,6 @@ run life_user_mounts_reads_and_ends t_user
 run life_too_few_processes_are_an_error t_few_processes
 run life_user_suite t_user_suite $((LONG ? 3600 : 200))
 run life_container_sees_it_and_overlayfs_is_a_source t_container
+run life_mount_does_not_show_itself t_own_mount
 run life_install_is_what_mount_and_systemd_look_for t_install
 tests_end
