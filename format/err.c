@@ -6,9 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Control characters, which names from files may hold, would command a terminal; U+0080 to U+009F
- * are such, too. */
-static void err_clean(char *s, size_t need)
+void err_clean(char *s)
 {
     for (unsigned char *p = (unsigned char *)s; *p; p++) {
         if (*p < 0x20 || *p == 0x7f)
@@ -16,8 +14,14 @@ static void err_clean(char *s, size_t need)
         else if (p[0] == 0xc2 && p[1] >= 0x80 && p[1] < 0xa0)
             p[0] = p[1] = '?';
     }
+}
+
+/* A message of need bytes, which may be more than there was room for. */
+static void clean_and_mark(char *msg, size_t need)
+{
+    err_clean(msg);
     if (need >= ERR_MSG_MAX)
-        memcpy(s + ERR_MSG_MAX - 4, "...", 4);
+        memcpy(msg + ERR_MSG_MAX - 4, "...", 4);
 }
 
 int err_set(struct err *e, int rc, const char *fmt, ...)
@@ -29,7 +33,7 @@ int err_set(struct err *e, int rc, const char *fmt, ...)
     int n = vsnprintf(e->msg, sizeof e->msg, fmt, ap);
     va_end(ap);
     e->code = rc;
-    err_clean(e->msg, n < 0 ? 0 : (size_t)n);
+    clean_and_mark(e->msg, n < 0 ? 0 : (size_t)n);
     return rc;
 }
 
@@ -48,7 +52,7 @@ void err_wrap(struct err *e, const char *fmt, ...)
     snprintf(e->msg, sizeof e->msg, "%.*s: %.*s", (int)n, head,
              (int)(need < sizeof e->msg ? m : (n + 3 < sizeof e->msg ? sizeof e->msg - n - 3 : 0)),
              old);
-    err_clean(e->msg, need);
+    clean_and_mark(e->msg, need);
 }
 
 const char *err_name(int rc)

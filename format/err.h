@@ -21,6 +21,10 @@ int err_set(struct err *e, int rc, const char *fmt, ...) __attribute__((format(p
 /* Prepends "<text>: " to the message; the code stays. */
 void err_wrap(struct err *e, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
+/* Control characters, which names from files may hold, would command a terminal; U+0080 to U+009F are such,
+ * too. Each of their bytes becomes '?'. */
+void err_clean(char *s);
+
 /* The errno's symbolic name ("EUCLEAN") for rc = -EUCLEAN; "E?" if unknown. Static storage. */
 const char *err_name(int rc);
 

@@ -200,13 +200,7 @@ void judge_found(struct judge *j, const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(f->why, sizeof f->why, fmt, ap);
     va_end(ap);
-    for (char *p = f->why; *p; p++) { /* what a file says must not move a cursor */
-        bool c1 = (unsigned char)p[0] == 0xc2 && ((unsigned char)p[1] & 0xe0) == 0x80;
-        if (c1 || (unsigned char)*p < 0x20 || *p == 0x7f)
-            *p = '?';
-        if (c1)
-            p[1] = '?';
-    }
+    err_clean(f->why);
 }
 
 static void add_wrong(struct reader_verdict *v, const char *name)

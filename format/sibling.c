@@ -49,12 +49,6 @@ static const struct hf_class *hf_class_of(const struct arch_config *c)
     return NULL;
 }
 
-static void put_u(struct json_out *o, const char *key, uint64_t v)
-{
-    json_key(o, key);
-    json_put_u64(o, v);
-}
-
 void sibling_put_real(struct json_out *o, const char *key, double v, bool f32)
 {
     json_key(o, key);
@@ -81,18 +75,6 @@ void sibling_put_real(struct json_out *o, const char *key, double v, bool f32)
 static void put_f(struct json_out *o, const char *key, float v)
 {
     sibling_put_real(o, key, v, true);
-}
-
-static void put_b(struct json_out *o, const char *key, bool v)
-{
-    json_key(o, key);
-    json_put_bool(o, v);
-}
-
-static void put_s(struct json_out *o, const char *key, const char *v)
-{
-    json_key(o, key);
-    json_put_cstr(o, v);
 }
 
 /* Counts that differ by layer are written as a list: a reader that wants one number then stops,
@@ -149,10 +131,10 @@ static void put_rope(struct json_out *o, const struct arch_config *c)
         return;
     json_key(o, "rope_scaling");
     json_open(o, '{');
-    put_s(o, "rope_type", linear ? "linear" : "yarn");
+    json_add_cstr(o, "rope_type", linear ? "linear" : "yarn");
     put_f(o, "factor", c->scaling_factor);
     if (!linear) {
-        put_u(o, "original_max_position_embeddings", c->scaling_orig_ctx);
+        json_add_u64(o, "original_max_position_embeddings", c->scaling_orig_ctx);
         put_f(o, "beta_fast", c->yarn_beta_fast);
         put_f(o, "beta_slow", c->yarn_beta_slow);
     }
@@ -166,7 +148,7 @@ static void put_attention(struct json_out *o, const struct arch_config *c, uint3
         json_key(o, "sliding_window"); /* said, for some classes have a window by default */
         json_put_null(o);
     } else {
-        put_u(o, "sliding_window", c->sliding_window);
+        json_add_u64(o, "sliding_window", c->sliding_window);
         json_key(o, "layer_types");
         json_open(o, '[');
         for (uint32_t i = 0; i < n_layer; i++)
@@ -177,7 +159,7 @@ static void put_attention(struct json_out *o, const struct arch_config *c, uint3
     }
     bool gemma = !strcmp(c->arch, "gemma2") || !strcmp(c->arch, "gemma3");
     if (gemma && c->attn_scale > 0.0f)
-        put_u(o, "query_pre_attn_scalar", (uint64_t)llround(1.0 / pow(c->attn_scale, 2)));
+        json_add_u64(o, "query_pre_attn_scalar", (uint64_t)llround(1.0 / pow(c->attn_scale, 2)));
     if (c->attn_softcap > 0.0f)
         put_f(o, "attn_logit_softcapping", c->attn_softcap);
     if (c->final_softcap > 0.0f)
@@ -196,28 +178,28 @@ static void put_config(struct json_out *o, const struct arch_config *c)
         json_put_cstr(o, hf->class_name);
         json_close(o, ']');
     }
-    put_s(o, "model_type", hf ? hf->model_type : c->arch);
-    put_u(o, "hidden_size", c->n_embd);
-    put_u(o, "num_hidden_layers", n_layer);
+    json_add_cstr(o, "model_type", hf ? hf->model_type : c->arch);
+    json_add_u64(o, "hidden_size", c->n_embd);
+    json_add_u64(o, "num_hidden_layers", n_layer);
     put_per_layer(o, "num_attention_heads", c->n_head, n_layer);
     put_per_layer(o, "num_key_value_heads", c->n_head_kv, n_layer);
     if (strcmp(c->arch, "falcon")) /* its class derives it, and refuses the key */
-        put_u(o, "head_dim", c->head_dim_k);
+        json_add_u64(o, "head_dim", c->head_dim_k);
     put_per_layer(o, "intermediate_size", c->n_ff, n_layer);
     if (act)
-        put_s(o, "hidden_act", act);
-    put_u(o, "vocab_size", c->n_vocab);
-    put_u(o, "max_position_embeddings", c->n_ctx_train);
+        json_add_cstr(o, "hidden_act", act);
+    json_add_u64(o, "vocab_size", c->n_vocab);
+    json_add_u64(o, "max_position_embeddings", c->n_ctx_train);
     put_f(o, c->norm == ARCH_NORM_RMS ? "rms_norm_eps" : "layer_norm_eps", c->norm_eps);
     put_rope(o, c);
     put_attention(o, c, n_layer);
     if (c->n_expert > 0) {
-        put_u(o, "num_experts", c->n_expert);
-        put_u(o, "num_local_experts", c->n_expert);
-        put_u(o, "num_experts_per_tok", c->n_expert_used);
+        json_add_u64(o, "num_experts", c->n_expert);
+        json_add_u64(o, "num_local_experts", c->n_expert);
+        json_add_u64(o, "num_experts_per_tok", c->n_expert_used);
     }
-    put_b(o, "attention_bias", c->qkv_bias);
-    put_b(o, "tie_word_embeddings", c->tied_head);
+    json_add_bool(o, "attention_bias", c->qkv_bias);
+    json_add_bool(o, "tie_word_embeddings", c->tied_head);
     put_token(o, "bos_token_id", c->bos);
     put_token(o, "eos_token_id", c->eos);
     json_close(o, '}');

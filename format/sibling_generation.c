@@ -271,8 +271,7 @@ static void put_all(struct json_out *o, const struct said *s, bool greedy,
     json_open(o, '{');
     put_id(o, "bos_token_id", c->bos);
     if (samples || greedy) { /* without it temperature and its like are not obeyed */
-        json_key(o, "do_sample");
-        json_put_bool(o, samples);
+        json_add_bool(o, "do_sample", samples);
     }
     put_ends(o, c);
     put_whole(o, "max_new_tokens", s, N_PREDICT);

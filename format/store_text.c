@@ -292,21 +292,14 @@ int store_text_problems(const struct store_set *set, const char *dir, char **out
     return finish(&t, out, len, e);
 }
 
-static void put_named(struct json_out *o, const char *key, const char *v)
-{
-    json_key(o, key);
-    json_put_cstr(o, v);
-}
-
 static void index_parts(struct json_out *o, const struct store_entry *en)
 {
     json_key(o, "parts");
     json_open(o, '[');
     for (int i = 0; i < en->n_part; i++) {
         json_open(o, '{');
-        put_named(o, "path", en->part[i].path);
-        json_key(o, "size");
-        json_put_u64(o, en->part[i].id.size);
+        json_add_cstr(o, "path", en->part[i].path);
+        json_add_u64(o, "size", en->part[i].id.size);
         json_key(o, "sha256");
         if (*en->part[i].sha256)
             json_put_cstr(o, en->part[i].sha256);
@@ -335,16 +328,14 @@ static void index_entry(struct json_out *o, const char *top, const struct store 
     for (size_t i = 0; i < en->n_alias; i++)
         json_put_cstr(o, en->alias[i]);
     json_close(o, ']');
-    put_named(o, "role", store_role_name(en->role));
-    put_named(o, "status", en->rc < 0 ? err_name(en->rc) : "ok");
-    put_named(o, "why", en->why);
-    put_named(o, "store", store_kind_name(en->kind));
-    put_named(o, "arch", en->arch);
-    put_named(o, "quant", en->quant);
-    json_key(o, "n_params");
-    json_put_u64(o, en->n_params);
-    json_key(o, "n_ctx_train");
-    json_put_u64(o, en->n_ctx_train);
+    json_add_cstr(o, "role", store_role_name(en->role));
+    json_add_cstr(o, "status", en->rc < 0 ? err_name(en->rc) : "ok");
+    json_add_cstr(o, "why", en->why);
+    json_add_cstr(o, "store", store_kind_name(en->kind));
+    json_add_cstr(o, "arch", en->arch);
+    json_add_cstr(o, "quant", en->quant);
+    json_add_u64(o, "n_params", en->n_params);
+    json_add_u64(o, "n_ctx_train", en->n_ctx_train);
     json_key(o, "size");
     if (en->size)
         json_put_u64(o, en->size);
@@ -360,10 +351,8 @@ int store_text_index(const struct store_set *set, uint64_t generation, char **ou
     struct json_out o;
     json_out_init(&o);
     json_open(&o, '{');
-    json_key(&o, "schema");
-    json_put_u64(&o, 1);
-    json_key(&o, "generation");
-    json_put_u64(&o, generation);
+    json_add_u64(&o, "schema", 1);
+    json_add_u64(&o, "generation", generation);
     json_key(&o, "entries");
     json_open(&o, '[');
     for (size_t i = 0; i < set->n; i++)
