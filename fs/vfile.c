@@ -565,6 +565,7 @@ int vfile_open(struct vfile *vf, struct err *e)
     while (vf->state == VFILE_OPENING)
         pthread_cond_wait(&vf->opened, &vf->mu);
     int rc = vfile_stale(vf) ? err_set(e, -ESTALE, "its source changed") : 0;
+    bool was_open = vf->state == VFILE_OPEN;
     if (rc == 0 && vf->state == VFILE_CLOSED) {
         vf->state = VFILE_OPENING;
         pthread_mutex_unlock(&vf->mu);
@@ -578,6 +579,11 @@ int vfile_open(struct vfile *vf, struct err *e)
         atomic_fetch_add(&vf->env->n_open, 1);
     }
     pthread_mutex_unlock(&vf->mu);
+    /* What others opened was compared then. */
+    if (rc == 0 && was_open && pinned_check(vf->pins, e) < 0) {
+        vfile_close(vf);
+        rc = -ESTALE;
+    }
     return rc;
 }
 
