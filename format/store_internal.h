@@ -75,6 +75,11 @@ int store_entry_rename(struct store_entry *en, const struct name_claim *c);
 /* en, one of s, is another name of to, of any store: its aliases go there, the rest is kept for the next
  * scan of s. en is empty then. 0 or -ENOMEM. */
 int store_entry_join(struct store *s, struct store_entry *to, struct store_entry *en);
+bool store_entry_shown(const struct store_entry *en); /* a model or projector that is served */
+/* The same files under two names in one directory become one entry with both as aliases; then each shown
+ * entry gets a name of its own. 0 or -ENOMEM. */
+int store_merge_same(struct store *s);
+int store_settle_names(struct store *s, struct err *e);
 void store_sort_entries(struct store *s); /* by what struct store says */
 void store_problem_release(struct store_problem *p);
 void store_build_release(struct store_build *b); /* and closes root_fd */

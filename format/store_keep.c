@@ -29,7 +29,12 @@ static int copy_aliases(struct store_entry *to, const struct store_entry *from)
     for (; to->n_alias < from->n_alias; to->n_alias++)
         if (!(to->alias[to->n_alias] = strdup(from->alias[to->n_alias])))
             return -ENOMEM;
-    return 0;
+    if (to->n_alias ==
+        0) { /* joined to another, which took them; the one that is certain comes back */
+        to->alias[0] = strdup(from->order);
+        to->n_alias = to->alias[0] != NULL;
+    }
+    return to->n_alias ? 0 : -ENOMEM;
 }
 
 static int copy_parts(struct store_entry *to, const struct store_entry *from)

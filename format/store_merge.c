@@ -16,11 +16,6 @@ struct mine {
     bool gone;   /* it was another one's double */
 };
 
-static bool shown(const struct store_entry *en)
-{
-    return en->rc == 0 && (en->role == STORE_MODEL || en->role == STORE_PROJECTOR);
-}
-
 static int same_name(const struct store_entry *a, const struct store_entry *b)
 {
     int r = strcasecmp(a->publisher, b->publisher);
@@ -155,7 +150,7 @@ int store_set_merge(struct store_set *set, struct err *e)
     for (size_t i = 0; m && i < set->n; i++)
         for (size_t k = 0; rc == 0 && k < set->store[i]->n_entry; k++) {
             struct store_entry *en = &set->store[i]->entry[k];
-            if (!shown(en))
+            if (!store_entry_shown(en))
                 continue;
             m[n].store = i;
             m[n].en = en;

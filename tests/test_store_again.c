@@ -239,6 +239,37 @@ static void store_keep_tells_of_a_file_for_one_scan(void **state)
     free(root);
 }
 
+/* Names of one file that were joined to a third's: where that is gone and they cannot be read, they are one
+ * model still, by their own names. */
+static void store_keep_gives_joined_names_back(void **state)
+{
+    (void)state;
+    char *root = temp_dir(), *a = path_join(root, "a/d/x.gguf"), *b = path_join(root, "a/d/X.gguf");
+    tree_model(root, "a/d/x.gguf", 1);
+    assert_int_equal(link(a, b), 0);
+    struct store *prev = tree_scan(root, &planned);
+    assert_int_equal(prev->n_entry, 1);
+    assert_int_equal(prev->n_merged, 1);
+    assert_int_equal(prev->merged[0].n_alias, 0);
+    store_entry_release(
+        &prev->entry[0]); /* as a scan would have it that knows the joined one alone */
+    prev->n_entry = 0;
+    struct store *s = calloc(1, sizeof *s);
+    struct store_build build = {.opt = &planned, .root_fd = -1};
+    s->entry = calloc(3, sizeof *s->entry);
+    assert_int_equal(store_problem_add(&build, -EIO, "a", "", "for the test"), 0);
+    assert_int_equal(store_keep(s, &build, prev), 0);
+    assert_int_equal(s->n_entry, 1);
+    assert_int_equal(s->entry[0].n_alias, 1);
+    assert_string_equal(s->entry[0].alias[0], s->entry[0].order);
+    store_build_release(&build);
+    store_free(s);
+    store_free(prev);
+    free(a);
+    free(b);
+    free(root);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -246,6 +277,7 @@ int main(void)
         cmocka_unit_test(store_set_rescan_keeps_labels_and_layouts),
         cmocka_unit_test(store_set_rescan_parts_what_was_merged),
         cmocka_unit_test(store_keep_takes_what_lies_below_a_failure),
+        cmocka_unit_test(store_keep_gives_joined_names_back),
         cmocka_unit_test(store_keep_tells_of_a_file_for_one_scan),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
