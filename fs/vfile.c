@@ -579,10 +579,11 @@ int vfile_open(struct vfile *vf, struct err *e)
         atomic_fetch_add(&vf->env->n_open, 1);
     }
     pthread_mutex_unlock(&vf->mu);
-    /* What others opened was compared then. */
-    if (rc == 0 && was_open && pinned_check(vf->pins, e) < 0) {
+    /* What others opened was compared then. (Or its server has forgotten the descriptor since.) */
+    if (rc == 0 && was_open && pinned_check(vf->pins, e) < 0 &&
+        (vfile_stale(vf) || vfile_renew(vf, e) < 0)) {
+        rc = vfile_stale(vf) ? -ESTALE : -EIO;
         vfile_close(vf);
-        rc = -ESTALE;
     }
     return rc;
 }

@@ -411,6 +411,15 @@ static void vfile_reads_once_more_through_new_descriptors(void **state)
     assert_int_equal(atomic_load(&r->env.n_renewed), 1);
     check_range(r, want, size, 0, size, buf);
     assert_int_equal(atomic_load(&r->env.n_renewed), 1);
+    /* Not even attributes: for who reads, and for who opens what is open already. */
+    close(pinned_fd(vfile_pins(r->vf), 0));
+    check_range(r, want, size, 0, size, buf);
+    assert_int_equal(atomic_load(&r->env.n_renewed), 2);
+    close(pinned_fd(vfile_pins(r->vf), 1));
+    assert_int_equal(vfile_open(r->vf, &e), 0);
+    vfile_close(r->vf);
+    assert_int_equal(atomic_load(&r->env.n_renewed), 3);
+    check_range(r, want, size, 0, size, buf);
     /* Another file at that path is no help, nor is none. */
     char *path = path_join(r->root, "m-00002-of-00002.gguf"), *away = path_join(r->root, "away");
     break_part(r, 1);
@@ -421,7 +430,7 @@ static void vfile_reads_once_more_through_new_descriptors(void **state)
     gguf_build_free(b);
     assert_int_equal(vfile_read(r->vf, buf, 0, size, &got, &e), -EIO);
     assert_int_equal(got, 0);
-    assert_int_equal(atomic_load(&r->env.n_renewed), 1);
+    assert_int_equal(atomic_load(&r->env.n_renewed), 3);
     vfile_close(r->vf);
     free(path);
     free(away);
