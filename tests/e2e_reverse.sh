@@ -220,11 +220,11 @@ PY
     stop
 }
 
-run reverse_gives_every_gguf_back t_round_trip 120
+run reverse_gives_every_gguf_back t_round_trip 300
 run reverse_reads_by_every_way t_every_way 60
 run reverse_shows_apr_files_only t_names 30
 run reverse_tells_what_it_cannot_show t_problems 30
-run reverse_shows_or_tells_of_spoilt_files t_spoilt 120
+run reverse_shows_or_tells_of_spoilt_files t_spoilt 300
 run reverse_never_mixes_generations t_replaced 60
 run reverse_keeps_no_memory_of_a_scan t_memory 60
 run reverse_of_a_mount t_stacked 60
