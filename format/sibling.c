@@ -121,11 +121,15 @@ static const char *act_name(enum arch_act a)
     return NULL;
 }
 
-static void put_rope(struct json_out *o, const struct arch_config *c)
+static void put_rope(struct json_out *o, const struct arch_config *c, const struct sibling_rope *r)
 {
     if (c->rope == ARCH_ROPE_NONE)
         return;
     put_f(o, "rope_theta", c->rope_theta);
+    if (r->words != SIBLING_ROPE_PLAIN) {
+        sibling_rope_put(o, r);
+        return;
+    }
     bool linear = c->scaling == ARCH_SCALING_LINEAR && c->scaling_factor != 1.0f;
     if (!linear && c->scaling != ARCH_SCALING_YARN)
         return;
@@ -166,13 +170,14 @@ static void put_attention(struct json_out *o, const struct arch_config *c, uint3
         put_f(o, "final_logit_softcapping", c->final_softcap);
 }
 
-static void put_config(struct json_out *o, const struct arch_config *c)
+static void put_config(struct json_out *o, const struct arch_config *c,
+                       const struct sibling_rope *rope)
 {
     const struct hf_class *hf = hf_class_of(c);
     uint32_t n_layer = c->n_layer - c->n_layer_nextn;
     const char *act = act_name(c->act);
     json_open(o, '{');
-    if (hf) {
+    if (hf && rope->words != SIBLING_ROPE_UNKNOWN) {
         json_key(o, "architectures");
         json_open(o, '[');
         json_put_cstr(o, hf->class_name);
@@ -191,7 +196,7 @@ static void put_config(struct json_out *o, const struct arch_config *c)
     json_add_u64(o, "vocab_size", c->n_vocab);
     json_add_u64(o, "max_position_embeddings", c->n_ctx_train);
     put_f(o, c->norm == ARCH_NORM_RMS ? "rms_norm_eps" : "layer_norm_eps", c->norm_eps);
-    put_rope(o, c);
+    put_rope(o, c, rope);
     put_attention(o, c, n_layer);
     if (c->n_expert > 0) {
         json_add_u64(o, "num_experts", c->n_expert);
@@ -213,9 +218,15 @@ int sibling_config(const struct gguf *g, enum arch_values values, char **out, si
     if (rc < 0)
         return rc;
     struct json_out o;
+    struct sibling_rope rope;
     json_out_init(&o);
-    put_config(&o, &c);
+    rc = sibling_rope_find(&rope, g, &c, e);
+    if (rc == 0)
+        put_config(&o, &c, &rope);
+    sibling_rope_release(&rope);
     arch_config_release(&c);
+    if (rc < 0)
+        return rc;
     if (o.rc < 0) {
         rc = err_set(e, o.rc, "config.json could not be written");
         json_out_release(&o);

@@ -3,6 +3,7 @@
 #ifndef APRFS_FORMAT_SIBLING_INTERNAL_H
 #define APRFS_FORMAT_SIBLING_INTERNAL_H
 
+#include "format/arch.h"
 #include "format/err.h"
 #include "format/gguf.h"
 #include "format/json.h"
@@ -44,6 +45,26 @@ struct bpe {
 
 /* A member that readers which check types take for a float: "30.0", never "30". f32: the digits of one. */
 void sibling_put_real(struct json_out *o, const char *key, double v, bool f32);
+
+/* What rope_scaling says of factors that stand in tensors. PLAIN: there are none, or all are 1. */
+enum sibling_rope_words {
+    SIBLING_ROPE_PLAIN,
+    SIBLING_ROPE_LLAMA3,  /* rope_freqs.weight, by the rule of Llama 3.1: factor, orig_ctx */
+    SIBLING_ROPE_LONG,    /* rope_factors_short.weight and _long.weight, as they stand: Phi-3 */
+    SIBLING_ROPE_UNKNOWN, /* no rule that has a name */
+};
+struct sibling_rope {
+    enum sibling_rope_words words;
+    double factor;
+    uint32_t orig_ctx;
+    float *short_factor, *long_factor; /* [n], owned */
+    size_t n;
+};
+/* Reads the tensors. 0, or why they could not be read; to be released either way. */
+int sibling_rope_find(struct sibling_rope *r, const struct gguf *g, const struct arch_config *c,
+                      struct err *e);
+void sibling_rope_release(struct sibling_rope *r);
+void sibling_rope_put(struct json_out *o, const struct sibling_rope *r); /* not for PLAIN */
 
 /* The token of that text, or -1; where free_at is given, also where it would go. */
 int64_t sibling_find_text(const struct bpe *b, struct gguf_str s, size_t *free_at);

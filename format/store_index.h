@@ -40,7 +40,7 @@
 #include <stdint.h>
 
 #define STORE_INDEX_SCHEMA                                                                         \
-    3 /* raised with this layout, and when the same header gives other facts */
+    4 /* raised with this layout, and when the same header gives other facts */
 #define STORE_INDEX_MAX    (64u << 20)          /* bytes */
 #define STORE_INDEX_KEEP_S (30 * 24 * 60 * 60L) /* a record that no scan has met for so long goes */
 
