@@ -65,7 +65,8 @@ Q := $(if $(V),,@)
 say = $(if $(V),,@echo '  $(1) $@')
 
 obj = $(patsubst %.c,$(B)/%.o,$(1))
-FORMAT_A := $(B)/libformat.a
+# FORMAT_LIB: one that is there already, of the same flags.
+FORMAT_A := $(or $(FORMAT_LIB),$(B)/libformat.a)
 FS_A := $(B)/libfs.a
 INFER_A := $(B)/libinfer.a
 GPU_A := $(G)/libgpu.a
@@ -95,7 +96,7 @@ $(B)/%.o: %.c
 	$(call say,CC)
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) $(if $(filter fs/% tests/test_fs_%,$<),$(FUSE_CFLAGS)) -MMD -MP -c -o $@ $<
 
-$(FORMAT_A): $(call obj,$(FORMAT_SRC))
+$(B)/libformat.a: $(call obj,$(FORMAT_SRC))
 $(FS_A): $(call obj,$(FS_SRC))
 $(INFER_A): $(call obj,$(INFER_SRC))
 $(FORMAT_A) $(FS_A) $(INFER_A) $(GPU_A):
@@ -193,6 +194,17 @@ $(G)/tests/ptx_conf $(G)/tests/emu_bugs: %: %.o $(GPU_A)
 	$(call say,LD)
 	$(Q)$(GPU_LD) $(if $(filter emu-asan,$(GPU)),$(EMU_OPT)) -pthread -o $@ $^ $(GPU_LIBS)
 
+# Programs that start no thread: nothing of theirs can race. Those of format/, whose rule that is, but
+# for tests that start threads themselves; and what runs aprtool alone. Under TSan, many times slower than
+# anything else, they are left out and counted as skipped; LONG=1 runs them all the same.
+UNTHREADED := $(filter-out $(shell grep -l pthread_create $(TESTS_FORMAT) /dev/null),$(TESTS_FORMAT))
+UNTHREADED_SH := tests/e2e_aprtool.sh tests/e2e_witness.sh
+LONG_RUN := $(filter-out 0,$(LONG))
+LEFT_OUT := $(if $(filter-out tsan,$(config))$(LONG_RUN),,$(UNTHREADED) $(UNTHREADED_SH))
+# So many programs at a time, where each of them is one of many; the full counts want the machine for themselves.
+JOBS ?= $(if $(LONG_RUN),1,$(shell n=$$(nproc); echo $$((n < 4 ? n : 4))))
+run_tests = scripts/run_tests --log $(1)/tests.tap --timeout $(if $(LONG_RUN),7200,$(2))
+
 # Without a GPU, real or emulated, test_infer_no_gpu says all there is to say.
 TESTS := $(call tests_bin,$(TESTS_FORMAT) $(TESTS_FS) $(TESTS_INFER)) $(if $(filter none,$(GPU)),,$(call gpu_tests_bin,$(TESTS_GPU)))
 TOOLS := $(call tests_bin,$(wildcard tests/tool_*.c))
@@ -209,23 +221,30 @@ export B
 export G
 export APRFS_MODELS ?= $(CURDIR)/.cache/models
 
-test: all $(TESTS) $(TOOLS) ## all tests of one config
-	@scripts/run_tests --log $(B)/tests.tap --timeout $(if $(LONG),7200,900) $(TESTS) $(E2E)
+test: all $(filter-out $(call tests_bin,$(LEFT_OUT)),$(TESTS)) $(TOOLS) ## all tests of one config
+ifeq ($(LEFT_OUT),)
+	@scripts/check_unthreaded $(B)/aprtool $(call tests_bin,$(UNTHREADED))
+	@$(call run_tests,$(B),900) --jobs $(JOBS) $(TESTS) $(E2E)
 	@scripts/check_contract $(B)/tests.tap $(CONTRACTS)
+else
+	@$(call run_tests,$(B),900) --jobs $(JOBS) --because 'starts no thread, so that nothing can race (LONG=1 runs it)' \
+	$(addprefix --leave-out ,$(call tests_bin,$(UNTHREADED)) $(UNTHREADED_SH)) $(filter-out $(call tests_bin,$(UNTHREADED)) $(UNTHREADED_SH),$(TESTS) $(E2E))
+	@echo 'check_contract: not here, where tests are left out'
+endif
 
 check: ## what CI runs: style, layers, nvcc, all tests plain, under ASan+UBSan and TSan, kernels emulated
 	@$(MAKE) --no-print-directory format-check
 	@scripts/check_layers.sh
 	@scripts/mutate --check
-	@$(MAKE) --no-print-directory nvcc-compile
-	@$(MAKE) --no-print-directory sass
+	@$(MAKE) --no-print-directory -j$$(nproc) nvcc-compile
+	@$(MAKE) --no-print-directory -j$$(nproc) sass
 	@scripts/check_all debug fuse-new asan tsan emu emu-seed emu-asan emu-hooks
 
 # The steps of the one command for a GPU, tried where there is none: once, in the plain emulation.
 PROVE := $(if $(filter emu,$(GPU)),$(if $(EMU_SEED),,tests/prove_gpu.sh))
 gpu-tests: $(PROGS) $(B)/tests/test_forward $(call gpu_tests_bin,$(TESTS_GPU)) $(CU_TESTS) ## builds what test-gpu runs
 test-gpu: gpu-tests ## tests of kernels/ behind GPU=cuda, emu, emu-asan or emu-hooks
-	@scripts/run_tests --log $(G)/tests.tap --timeout $(if $(LONG),7200,1800) $(call gpu_tests_bin,$(TESTS_GPU)) $(CU_TESTS) $(E2E_GPU) $(PROVE)
+	@$(call run_tests,$(G),1800) --jobs $(if $(filter cuda,$(GPU)),1,$(JOBS)) $(call gpu_tests_bin,$(TESTS_GPU)) $(CU_TESTS) $(E2E_GPU) $(PROVE)
 	@if grep -q 'e2e_gpu.sh::gpu # SKIP' $(G)/tests.tap; then echo 'check_contract: no GPU: not checked: $(CONTRACTS_GPU)'; \
 	else scripts/check_contract $(G)/tests.tap $(CONTRACTS_GPU); fi
 
@@ -235,10 +254,11 @@ test-fuse-new: ## the mount's tests against a newer libfuse, built below build/f
 	@pc=$$(scripts/build_fuse 2>build/fuse-new.txt); rc=$$?; cat build/fuse-new.txt; \
 	if [ $$rc -eq 77 ]; then echo "skipped: fuse-new: $$(tail -n 1 build/fuse-new.txt)"; echo '0 passed, 0 failed, 1 skipped'; \
 	elif [ $$rc -ne 0 ]; then exit $$rc; \
-	else PKG_CONFIG_PATH=$$pc $(MAKE) --no-print-directory GPU=none config=debug B=build/fuse-new/debug fuse-new-tests; fi
+	else $(MAKE) --no-print-directory GPU=none config=debug build/debug/libformat.a && PKG_CONFIG_PATH=$$pc \
+		$(MAKE) --no-print-directory GPU=none config=debug B=build/fuse-new/debug FORMAT_LIB=build/debug/libformat.a fuse-new-tests; fi
 .PHONY: fuse-new-tests
 fuse-new-tests: $(B)/aprfs $(B)/aprtool $(TOOLS) $(B)/tests/test_fs_compat $(B)/tests/test_fs_tier
-	@scripts/run_tests --log $(B)/tests.tap --timeout 900 $(B)/tests/test_fs_compat $(B)/tests/test_fs_tier $(if $(LONG),tests/e2e_mount.sh tests/e2e_mount_changes.sh tests/e2e_daemon.sh) tests/e2e_tiers.sh
+	@$(call run_tests,$(B),900) --jobs $(JOBS) $(B)/tests/test_fs_compat $(B)/tests/test_fs_tier $(if $(LONG_RUN),tests/e2e_mount.sh tests/e2e_mount_changes.sh tests/e2e_daemon.sh) tests/e2e_tiers.sh
 
 check-emu: ## kernels/ without a GPU: plain in order and at random, under ASan+UBSan, with hooks
 	@scripts/check_all emu emu-seed emu-asan emu-hooks

@@ -53,6 +53,21 @@ uint8_t *file_read(const char *path, size_t *len);
 #define skip_because(...) skip_because_in(__func__, __VA_ARGS__)
 void skip_because_in(const char *test, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
+/* Ends the test as skipped under ThreadSanitizer, which makes it many times slower and has nothing to
+ * say about it, for the reason given: "starts no thread" or "threads: <the test that has the same>".
+ * LONG=1 runs it all the same. */
+#ifdef __SANITIZE_THREAD__
+#define skip_under_tsan(why)                                                                       \
+    do {                                                                                           \
+        if (!long_run())                                                                           \
+            skip_because("under TSan: %s (LONG=1 runs it)", why);                                  \
+    } while (0)
+#define UNDER_TSAN true
+#else
+#define skip_under_tsan(why) (void)(why)
+#define UNDER_TSAN           false
+#endif
+
 /* The path of a real model in the folder of env APRFS_MODELS (default .cache/models), or NULL if it
  * is not there. To be freed. */
 char *real_model(const char *file);

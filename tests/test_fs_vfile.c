@@ -93,6 +93,7 @@ static const struct {
 static void vfile_reads_equal_the_plan(void **state)
 {
     (void)state;
+    skip_under_tsan("one thread");
     struct rng rng;
     rng_init(&rng, test_seed());
     for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
@@ -217,7 +218,7 @@ static void *reader_main(void *ctx)
     size_t got;
     uint8_t *buf = malloc(1 << 20);
     rng_init(&rng, rd->seed);
-    for (int i = 0; buf && i < 150; i++) {
+    for (int i = 0, n = UNDER_TSAN && !long_run() ? 40 : 150; buf && i < n; i++) {
         uint64_t off = rng_below(&rng, rd->size);
         size_t len = rng_below(&rng, 1 << 20);
         rd->bad += vfile_open(rd->r->vf, &e) < 0;

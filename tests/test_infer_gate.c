@@ -113,6 +113,7 @@ static void gate_passes_and_remembers(void **state)
 static void gate_asks_again_where_anything_differs(void **state)
 {
     (void)state;
+    skip_under_tsan("threads as in gate_passes_and_remembers");
     char *cache = fresh();
     struct loaded g, other;
     open_tiny(&g, "llama");
@@ -139,6 +140,7 @@ static void gate_asks_again_where_anything_differs(void **state)
 static void gate_does_not_take_the_verdict_of_another_model(void **state)
 {
     (void)state;
+    skip_under_tsan("threads as in gate_passes_and_remembers");
     char *cache = fresh(), *path = path_join(dir, "other-llama.gguf");
     struct loaded g, other;
     struct gguf_build *b = tiny_model("llama");
@@ -163,6 +165,7 @@ static void gate_does_not_take_the_verdict_of_another_model(void **state)
 static void gate_measures_when_forced(void **state)
 {
     (void)state;
+    skip_under_tsan("threads as in gate_passes_and_remembers");
     char *cache = fresh();
     struct loaded g;
     open_tiny(&g, "qwen3");
@@ -177,6 +180,7 @@ static void gate_measures_when_forced(void **state)
 static void gate_refuses_by_name(void **state)
 {
     (void)state;
+    skip_under_tsan("threads as in gate_passes_and_remembers");
     char *cache = fresh();
     struct loaded g;
     open_tiny(&g, "llama");
@@ -235,6 +239,7 @@ static void gate_blames_no_device_for_the_model(void **state)
 static void gate_forced_refuses_in_spite_of_a_kept_pass(void **state)
 {
     (void)state;
+    skip_under_tsan("threads as in gate_passes_and_remembers");
     char *cache = fresh();
     struct loaded g;
     open_tiny(&g, "llama");
@@ -252,6 +257,7 @@ static void gate_forced_refuses_in_spite_of_a_kept_pass(void **state)
 static void gate_skips_when_told(void **state)
 {
     (void)state;
+    skip_under_tsan("threads as in gate_passes_and_remembers");
     char *cache = fresh();
     struct loaded g;
     struct gate out;
@@ -293,6 +299,7 @@ static void gate_skips_when_told(void **state)
 static void gate_measures_where_nothing_can_be_kept(void **state)
 {
     (void)state;
+    skip_under_tsan("threads as in gate_passes_and_remembers");
     char *cache = fresh(), *file = path_join(cache, "file");
     struct loaded g;
     file_write(file, "x", 1);

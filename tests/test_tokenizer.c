@@ -392,6 +392,7 @@ static void round_trip(const struct tokenizer *t, const char *text, size_t len)
 static void tokenizer_round_trip(void **state)
 {
     (void)state;
+    skip_under_tsan("starts no thread");
     static const char *const fixtures[] = {"ggml-vocab-gpt-2.gguf", "ggml-vocab-llama-spm.gguf"};
     for (int f = 0; f < 2; f++) {
         struct tokenizer *t = fixture(fixtures[f]);
@@ -428,6 +429,7 @@ static void tokenizer_round_trip(void **state)
 static void tokenizer_encode_long_runs(void **state)
 {
     (void)state;
+    skip_under_tsan("starts no thread");
     static const char *const units[] = {" ", "a", "1", "!", "\n", "\xE4\xB8\xAD", " a", "\xCC\x81"};
     static const char *const pres[] = {"gpt-2", "llama-bpe", "deepseek-llm", "gpt-4o",
                                        "afmoe", "superbpe",  "exaone-moe",   "jais-2"};
@@ -460,6 +462,7 @@ static void tokenizer_encode_long_runs(void **state)
 static void tokenizer_encode_hostile_bytes(void **state)
 {
     (void)state;
+    skip_under_tsan("starts no thread");
     static const struct {
         const char *in, *out;
         size_t n_in, n_out;
@@ -555,6 +558,7 @@ static void bpe_glyph_is_gpt2s(void **state)
 static void split_text_keeps_all(void **state)
 {
     (void)state;
+    skip_under_tsan("starts no thread");
     static const char text[] =
         "Don't  stop\xC2\xA0\xE3\x80\x80 x\r\n\r\n 12345 \xE4\xB8\xAD\xE6\x96"
         "\x87 ABCdef/ghi's\t\t<sentinel:3>IMGIMGABZ e\xCC\x81\xF0\x9F\x98\x80";

@@ -81,24 +81,28 @@ static void check_reference_file(const char *name)
 static void tokenizer_encode_gpt2_vocab(void **state)
 {
     (void)state;
+    skip_under_tsan("starts no thread");
     check_reference_file("ggml-vocab-gpt-2.gguf");
 }
 
 static void tokenizer_encode_llama_spm_vocab(void **state)
 {
     (void)state;
+    skip_under_tsan("starts no thread");
     check_reference_file("ggml-vocab-llama-spm.gguf");
 }
 
 static void tokenizer_encode_phi3_vocab(void **state)
 {
     (void)state;
+    skip_under_tsan("starts no thread");
     check_reference_file("ggml-vocab-phi-3.gguf");
 }
 
 static void tokenizer_encode_every_pretokenizer(void **state)
 {
     (void)state;
+    skip_under_tsan("starts no thread");
     size_t len;
     char *p = gunzip_file("tests/data/token_vectors.gz", &len);
     struct cursor c = cursor_over(p, len);
@@ -149,6 +153,7 @@ static const struct real {
 static void tokenizer_encode_real_models(void **state)
 {
     (void)state;
+    skip_under_tsan("starts no thread");
     const char *open = "";
     unsigned n_file = 0;
     struct tokenizer *t = NULL;
