@@ -155,7 +155,7 @@ t_unprivileged() {
     chown $user "$T/m"
     "$APRTOOL" convert -f "$T/store/m.gguf" "$T/witness.apr" >/dev/null
     chmod a+r "$T/witness.apr"
-    user=$user T=$T APRFS=$APRFS unshare -m --propagation private bash -eux <<'IN_NAMESPACE'
+    user=$user T=$T APRFS=$APRFS apart private bash -eux <<'IN_NAMESPACE'
 as() { runuser -u "$user" -- "$@"; }
 if ! as test -w /dev/fuse; then # as udev would have it, in this name space alone
     mknod "$T/fuse" c 10 229

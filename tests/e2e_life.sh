@@ -223,7 +223,7 @@ in_namespace() {
     unshare -m --propagation private true 2>/dev/null || skip "no mount name space of its own"
     mkdir -p "$T/up" "$T/m" "$T/m2"
     cat >"$T/script"
-    T=$T APRFS=$APRFS unshare -m --propagation private bash -eu -c '
+    T=$T APRFS=$APRFS apart private bash -eu -c '
         sbin=$(realpath /sbin)
         mount -t tmpfs none "$T/up"
         mkdir "$T/up/u" "$T/up/w"
@@ -370,7 +370,7 @@ os.close(root)
 assert libc.umount2(m.encode(), 2) == 0
 PY
     unshare -m --propagation private true 2>/dev/null || skip "no mount name space of its own"
-    rc_of unshare -m --propagation private timeout -s KILL 90 python3 "$T/auto.py" "$APRFS" "$T/store" "$T/m"
+    rc_of apart private timeout -s KILL 90 python3 "$T/auto.py" "$APRFS" "$T/store" "$T/m"
     [ "$RC" != 77 ] || skip "$(cat "$T/out")"
     [ "$RC" = 0 ] || fail "$RC: $(cat "$T/out")"
 }
@@ -401,7 +401,7 @@ t_unit() {
     unshare -m --propagation private true 2>/dev/null || skip "no mount name space of its own (the unit is sound)"
     big_store "$T/store/m.gguf" 1 1
     mkdir "$T/up"
-    T=$T APRFS=$APRFS unshare -m --propagation private bash -eu <<'IN'
+    T=$T APRFS=$APRFS apart private bash -eu <<'IN'
 mount --bind "$T/up" "$T/up"
 mkdir "$T/up/m"
 says() { # how the mount below propagates
@@ -626,7 +626,7 @@ unprivileged() {
     unshare -m --propagation private true 2>/dev/null || skip "no mount name space of its own"
     cat >"$T/script"
     chmod -R a+rX "$T"
-    T=$T W=$W B=$B APRFS=$APRFS APRTOOL=$APRTOOL unshare -m --propagation private bash -eu -c '
+    T=$T W=$W B=$B APRFS=$APRFS APRTOOL=$APRTOOL apart private bash -eu -c '
         mknod "$T/fuse" c 10 229 && chmod 666 "$T/fuse" && mount --bind "$T/fuse" /dev/fuse
         as() { setpriv --reuid nobody --regid nogroup --clear-groups -- "$@"; }
         die() { echo "FAILED: $*"; exit 1; }
@@ -781,7 +781,7 @@ t_container() { # seen from other mount name spaces; a source on overlayfs
     unshare -m --propagation private true 2>/dev/null || skip "no mount name space of its own"
     big_store "$T/store/m.gguf" 4 1
     "$APRTOOL" convert -f "$T/store/m.gguf" "$T/witness.apr" >/dev/null
-    T=$T APRFS=$APRFS APRTOOL=$APRTOOL unshare -m --propagation private bash -eu <<'IN' || { [ $? -eq 76 ] && skip "no overlayfs here"; false; }
+    T=$T APRFS=$APRFS APRTOOL=$APRTOOL apart private bash -eu <<'IN' || { [ $? -eq 76 ] && skip "no overlayfs here"; false; }
 # What a container runtime does with a bind of propagation rshared: what is mounted later is seen inside.
 mkdir "$T/host" "$T/inside" "$T/out"
 mount --bind "$T/host" "$T/host"
@@ -842,7 +842,7 @@ t_own_mount() { # a store that leads into its own mount: by a link, by another n
     unshare -m --propagation private true 2>/dev/null || skip "no mount name space of its own"
     mkdir "$T/up" "$T/up/store" "$T/up/alias"
     mv "$T/store/m.gguf" "$T/up/store/"
-    T=$T APRFS=$APRFS B=$B unshare -m --propagation private bash -eu <<'IN'
+    T=$T APRFS=$APRFS B=$B apart private bash -eu <<'IN'
 mount --bind "$T/up" "$T/up"
 mount --make-rshared "$T/up" # as systemd makes /: what is mounted below one name shows below the other
 mkdir "$T/up/store/m"

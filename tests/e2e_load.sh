@@ -75,14 +75,14 @@ all plain; ok gguf_is_read_as_it_is
 hidden='mount -t tmpfs none "$1" && shift && exec "$@"'
 if unshare -m true 2>/dev/null; then
     apr=$(apr_of qwen3)
-    unshare -m sh -c "$hidden" sh "$tmp/store" "$APRD" run --device cpu -t 1 -v --temp 0 -n 1 "$apr" the >/dev/null 2>"$tmp/err" &&
+    apart private sh -c "$hidden" sh "$tmp/store" "$APRD" run --device cpu -t 1 -v --temp 0 -n 1 "$apr" the >/dev/null 2>"$tmp/err" &&
         err 'source: mount: .*/store/tiny-qwen3.gguf: No such file' &&
-        printf '3 4 5 6 7' | unshare -m sh -c "$hidden" sh "$tmp/store" "$APRD" logits --device cpu -t 1 "$apr" >"$tmp/through" 2>>"$tmp/err" &&
+        printf '3 4 5 6 7' | apart private sh -c "$hidden" sh "$tmp/store" "$APRD" logits --device cpu -t 1 "$apr" >"$tmp/through" 2>>"$tmp/err" &&
         cmp "$tmp/through" "$tmp/qwen3.mounted"; ok unreachable_parts_are_read_through_the_mount
     # Another file stands at that path there: another model, even.
     other='mount -t tmpfs none "$1" && cp "$2" "$1/tiny-qwen3.gguf" && shift 2 && exec "$@"'
     cp "$tmp/tiny/tiny-llama.gguf" "$tmp/other.gguf"
-    unshare -m sh -c "$other" sh "$tmp/store" "$tmp/other.gguf" "$APRD" run --device cpu -t 1 -v --temp 0 -n 1 "$apr" the >/dev/null 2>"$tmp/err" &&
+    apart private sh -c "$other" sh "$tmp/store" "$tmp/other.gguf" "$APRD" run --device cpu -t 1 -v --temp 0 -n 1 "$apr" the >/dev/null 2>"$tmp/err" &&
         err 'source: mount: .*tiny-qwen3.gguf: is another file here'; ok exchanged_parts_are_not_read
 else
     skip unreachable_parts_are_read_through_the_mount "no mount namespace of our own"

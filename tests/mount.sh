@@ -14,6 +14,7 @@
 # KEEP=DIR: logs of failed tests, and what a test keeps, go there.
 # Needs /dev/fuse and the right to mount; else every test is skipped with the reason.
 . tests/cgroup.sh
+. tests/apart.sh
 B=$(realpath "${B:-build/debug}")
 MODELS=$(realpath -m "${APRFS_MODELS:-.cache/models}")
 LONG=${LONG:-0}

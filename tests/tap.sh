@@ -2,6 +2,7 @@
 # What the end-to-end scripts share: TAP lines, a scratch folder, a program's output, a mount. Source
 # it from the repository's root. Gives: B (the build's folder, absolute), MODELS (real models), tmp (a
 # folder that is removed at the end).
+. tests/apart.sh
 B=$(realpath "${B:-build/debug}")
 MODELS=$(realpath -m "${APRFS_MODELS:-.cache/models}")
 tmp=$(mktemp -d "${TMPDIR:-/var/tmp}/aprfs-tap.XXXXXX")

@@ -11,7 +11,7 @@ r_bind_and_namespace() {
     mount --bind "$T/shared" "$T/shared"
     mount --make-rshared "$T/shared"
     mkfifo "$T/go/in" "$T/go/out"
-    T=$T unshare -m --propagation slave bash -eu -c '
+    T=$T apart slave bash -eu -c '
         echo ready >"$T/go/out"
         read -r _ <"$T/go/in"
         cmp "$T/shared/mnt/local/m/m.apr" "$T/witness.apr"
