@@ -278,7 +278,7 @@ t_each_by_itself() {
 held() { ! flock -n "$1" true; }
 
 run index_restart_parses_nothing_and_keeps_inodes t_restart
-run index_remembers_checksums t_checksums
+run index_remembers_checksums t_checksums 240
 run index_record_that_is_wrong_is_eio_and_goes t_wrong
 run index_of_each_source_by_itself t_each_by_itself
 run index_changed_files_are_parsed_and_written_soon t_changed
