@@ -388,6 +388,16 @@ t_unit() {
     for want in Type=notify Restart=on-failure ExecStopPost=-/bin/fusermount3 CacheDirectory=; do
         grep -q "^$want" deploy/aprfs@.service || fail "the unit has no $want"
     done
+    # Its file of options is a pattern to systemd (glob), and the mount point may have a "-", which is escaped.
+    local conf i
+    conf=$(sed -n 's/^EnvironmentFile=//p' deploy/aprfs@.service)
+    i=$(systemd-escape --path /mnt/my-models)
+    conf=$T${conf//%i/$i}
+    conf=${conf//%I/mnt/my-models}
+    mkdir -p "${conf%/*}"
+    touch "$conf"
+    [ "$(compgen -G "$conf")" = "$conf" ] || fail "EnvironmentFile=$conf is not found by its own name"
+    grep -qx "AssertPathExists=$(sed -n 's/^EnvironmentFile=//p' deploy/aprfs@.service)" deploy/aprfs@.service
     # Its command, as systemd would make it of the example, is one that aprfs takes.
     local OPTIONS SOURCE
     . deploy/models.conf
