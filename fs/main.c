@@ -386,10 +386,9 @@ static bool stop_threads(struct daemon *d)
         abort(); /* an eventfd of ours takes a one */
     if (d->keeper_runs)
         pthread_join(d->keeper, NULL);
-    clock_gettime(CLOCK_MONOTONIC, &until);
+    clock_gettime(CLOCK_REALTIME, &until); /* what sem_timedwait takes */
     until.tv_sec += TOLD_END_S;
-    while (!told &&
-           ((told = sem_clockwait(&d->told, CLOCK_MONOTONIC, &until) == 0) || errno == EINTR))
+    while (!told && ((told = sem_timedwait(&d->told, &until) == 0) || errno == EINTR))
         ;
     return told;
 }
