@@ -129,7 +129,7 @@ static int put_pieces(struct vgguf *v, bool bpe, const struct vocab *t, struct e
     return rc;
 }
 
-static int put_special(struct vgguf *v, const struct arch_config *c, struct err *e)
+static int put_special(struct vgguf *v, const struct arch_config *c, bool bpe, struct err *e)
 {
     const cJSON *meta = apr_meta(v->a);
     const char *pre = json_text(json_get(meta, "tokenizer.pre_type"));
@@ -139,6 +139,11 @@ static int put_special(struct vgguf *v, const struct arch_config *c, struct err 
     } else if (strncmp(c->arch, "qwen", 4) == 0) {
         vgguf_key_str(v, "tokenizer.ggml.pre", "qwen2", 5);
         rc = vgguf_note_add(v, e, "tokenizer.ggml.pre: qwen2, by the architecture '%s'", c->arch);
+    } else if (bpe) {
+        rc =
+            vgguf_note_add(v, e,
+                           "tokenizer.ggml.pre: the file does not say it; llama.cpp splits text by "
+                           "its default rule");
     }
     if (c->bos != ARCH_NO_TOKEN)
         vgguf_key_u32(v, "tokenizer.ggml.bos_token_id", (uint32_t)c->bos);
@@ -185,5 +190,5 @@ int vgguf_put_tokenizer(struct vgguf *v, const struct arch_config *c, uint64_t r
         rc = put_pieces(v, strcmp(model, "gpt2") == 0, &t, e);
     if (rc == 0)
         rc = put_types(v, &t, spm, e);
-    return rc == 0 ? put_special(v, c, e) : rc;
+    return rc == 0 ? put_special(v, c, strcmp(model, "gpt2") == 0, e) : rc;
 }

@@ -83,8 +83,10 @@ static void vgguf_translates_aprenders_own(void **state)
     assert_string_equal(p->layout, "congruent");
     assert_int_equal(gguf_alignment(vgguf_gguf(t.v)), 64);
     assert_true(key_says(&t, "tokenizer.ggml.model", "gpt2"));
-    assert_int_equal(vgguf_n_note(t.v), 3); /* names, model and types of the tokenizer */
-    assert_int_equal(gguf_find(vgguf_gguf(t.v), "aprfs.derived")->n, 3);
+    /* Names; the tokenizer's model, types, and its missing rule of splitting. */
+    assert_int_equal(vgguf_n_note(t.v), 4);
+    assert_int_equal(gguf_find(vgguf_gguf(t.v), "aprfs.derived")->n, 4);
+    assert_non_null(strstr(vgguf_note(t.v, 3), "tokenizer.ggml.pre: the file does not say it"));
     turned_free(&t);
 }
 
