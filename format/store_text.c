@@ -311,14 +311,17 @@ static void index_parts(struct json_out *o, const struct store_entry *en)
 }
 
 static void index_entry(struct json_out *o, const char *top, const struct store *s,
-                        const struct store_entry *en)
+                        const struct store_entry *en, bool parts)
 {
-    char path[4 * NAME_SIZE + 32];
+    char path[4 * NAME_SIZE + 64], shard[32] = "";
     json_open(o, '{');
     json_key(o, "path");
-    bool shown = en->rc == 0 && (en->role == STORE_MODEL || en->role == STORE_PROJECTOR);
-    snprintf(path, sizeof path, "%s%s%s/%s/%s%s", top, *top ? "/" : "", en->publisher, en->model,
-             en->stem, en->role == STORE_MODEL ? store_suffix(&s->opt) : ".gguf");
+    bool model = en->role == STORE_MODEL;
+    bool shown = en->rc == 0 && (model || (en->role == STORE_PROJECTOR && parts));
+    if (!model && en->n_part > 1) /* the first of its files, as the tree calls it */
+        snprintf(shard, sizeof shard, "-%05d-of-%05d", 1, en->n_part);
+    snprintf(path, sizeof path, "%s%s%s/%s/%s%s%s", top, *top ? "/" : "", en->publisher, en->model,
+             en->stem, shard, model ? store_suffix(&s->opt) : ".gguf");
     if (shown)
         json_put_cstr(o, path);
     else
@@ -345,8 +348,8 @@ static void index_entry(struct json_out *o, const char *top, const struct store 
     json_close(o, '}');
 }
 
-int store_text_index(const struct store_set *set, uint64_t generation, char **out, size_t *len,
-                     struct err *e)
+int store_text_index(const struct store_set *set, uint64_t generation, bool parts, char **out,
+                     size_t *len, struct err *e)
 {
     struct json_out o;
     json_out_init(&o);
@@ -357,7 +360,7 @@ int store_text_index(const struct store_set *set, uint64_t generation, char **ou
     json_open(&o, '[');
     for (size_t i = 0; i < set->n; i++)
         for (size_t k = 0; k < set->store[i]->n_entry; k++)
-            index_entry(&o, store_set_top(set, i), set->store[i], &set->store[i]->entry[k]);
+            index_entry(&o, store_set_top(set, i), set->store[i], &set->store[i]->entry[k], parts);
     json_close(&o, ']');
     json_close(&o, '}');
     struct text t = {.rc = o.rc};

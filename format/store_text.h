@@ -42,8 +42,9 @@ int store_text_problems(const struct store_set *set, const char *dir, char **out
 /* {"schema":1,"generation":N,"entries":[{"path","aliases","role","status","why","store","arch",
  * "quant","n_params","n_ctx_train","size","parts":[{"path","size","sha256"}]}]} and a newline.
  * path is null for what the tree does not show; status "ok" or the errno's name; size is the
- * .apr's, null while it is not planned; sha256 null where the store does not say. */
-int store_text_index(const struct store_set *set, uint64_t generation, char **out, size_t *len,
-                     struct err *e);
+ * .apr's, null while it is not planned; sha256 null where the store does not say. parts: the tree shows
+ * GGUF files (gguf=none: not), and so projectors; one of several files is its first. */
+int store_text_index(const struct store_set *set, uint64_t generation, bool parts, char **out,
+                     size_t *len, struct err *e);
 
 #endif

@@ -84,7 +84,7 @@ static struct store *store_sketch(const struct store *s)
 }
 
 /* The scan's index, with the entries that the mount left out marked as what they are. */
-static int index_json(const struct tree *t, char **out, size_t *len, struct err *e)
+static int index_json(const struct tree *t, bool parts, char **out, size_t *len, struct err *e)
 {
     struct store_set set = *t->scan->set;
     int rc = 0;
@@ -99,7 +99,7 @@ static int index_json(const struct tree *t, char **out, size_t *len, struct err 
     if (!set.store || rc < 0)
         rc = err_set(e, -ENOMEM, "no memory for an index");
     else
-        rc = store_text_index(&set, t->generation, out, len, e);
+        rc = store_text_index(&set, t->generation, parts, out, len, e);
     for (size_t i = 0; set.store && i < set.n && set.store[i]; i++) {
         free(set.store[i]->entry);
         free(set.store[i]);
@@ -224,7 +224,7 @@ int ctl_text(struct fs *fs, enum node_ctl which, char **out, size_t *len, struct
         return metrics_text(fs, out, len, e);
     case CTL_INDEX:
         t = nodes_tree(fs->nodes);
-        rc = index_json(t, out, len, e);
+        rc = index_json(t, fs->tree_opt.gguf != GGUF_NONE, out, len, e);
         tree_put(fs->nodes, t);
         return rc;
     case CTL_PROBLEMS:

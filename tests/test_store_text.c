@@ -308,7 +308,7 @@ static void store_text_index_is_json(void **state)
     struct store *s = NULL;
     assert_int_equal(store_scan(&s, root, &plain, NULL, &e), 0);
     struct store_set *set = store_set_of(s);
-    assert_int_equal(store_text_index(set, 7, &text, &len, &e), 0);
+    assert_int_equal(store_text_index(set, 7, true, &text, &len, &e), 0);
     cJSON *v = NULL;
     assert_int_equal(json_parse(&v, text, len, &e), 0);
     assert_int_equal(text[len - 1], '\n');
@@ -333,6 +333,15 @@ static void store_text_index_is_json(void **state)
     assert_true(cJSON_IsNull(json_get(part, "sha256")));
     assert_string_equal(json_text(json_get(eye, "path")), "local/m/mmproj-eye.gguf");
     assert_true(cJSON_IsNull(json_get(eye, "size")));
+    cJSON_Delete(v);
+    free(text);
+    /* gguf=none shows no projector: a path would lead nowhere. */
+    assert_int_equal(store_text_index(set, 7, false, &text, &len, &e), 0);
+    assert_int_equal(json_parse(&v, text, len, &e), 0);
+    list = json_get(v, "entries");
+    assert_string_equal(json_text(json_get(cJSON_GetArrayItem(list, 1), "path")),
+                        "local/m/good.apr");
+    assert_true(cJSON_IsNull(json_get(cJSON_GetArrayItem(list, 2), "path")));
     cJSON_Delete(v);
     free(text);
     store_set_free(set);
