@@ -332,6 +332,24 @@ static int told(const struct named *m, int rc, const char *what, const char *why
     return store_problem_add(m->s->b, rc, m->rel, "", text);
 }
 
+/* Parameters of one layer more, of which those count that no later layer has set: as Ollama, which reads
+ * all layers into one map. */
+static int add_params(struct named *m, const struct ollama_layer *l, struct err *e)
+{
+    struct text t = {0};
+    int rc = read_blob(&t, m->s->b, l->sha256, e);
+    if (rc == 0 && m->param.p) {
+        t.p[t.len] = '\0';
+        rc = strlen(t.p) == t.len ? ollama_params(&m->param.p, &m->param.len, t.p, e)
+                                  : err_set(e, -EUCLEAN, "a NUL in the parameters");
+    } else if (rc == 0) {
+        m->param = t;
+        return 0;
+    }
+    free(t.p);
+    return rc;
+}
+
 /* Config and params: what cannot be read of them is told and does not hide the model. */
 static int read_extras(struct named *m, const struct ollama_manifest *man)
 {
@@ -345,14 +363,10 @@ static int read_extras(struct named *m, const struct ollama_manifest *man)
         return rc;
     if (rc < 0 && (rc = told(m, rc, "config: ", why.msg)) < 0)
         return rc;
-    for (size_t i = man->n_layer; i-- > 0;)
-        if (man->layer[i].kind == OLLAMA_LAYER_PARAMS) {
-            t = (struct text){0};
-            rc = read_blob(&t, m->s->b, man->layer[i].sha256, &why);
-            m->param.p = t.p;
-            m->param.len = t.len;
-            break;
-        }
+    rc = 0;
+    for (size_t i = man->n_layer; rc == 0 && i-- > 0;)
+        if (man->layer[i].kind == OLLAMA_LAYER_PARAMS)
+            rc = add_params(m, &man->layer[i], &why);
     if (rc == 0)
         rc = ollama_params(&m->param.p, &m->param.len, m->config.defaults, &why);
     if (rc < 0) {

@@ -414,6 +414,26 @@ static void store_ollama_params_have_defaults(void **state)
     free(root);
 }
 
+/* Ollama reads every params layer into one map: what a later one does not set stays. */
+static void store_ollama_params_of_several_layers_are_one(void **state)
+{
+    (void)state;
+    char *root = temp_dir();
+    struct ollama_build o = {.root = root};
+    ollama_layer(&o, "params", "{\"top_k\":5,\"stop\":[\"a\"]}", 24);
+    ollama_model(&o, "model", 1);
+    ollama_layer(&o, "params", "{\"top_k\":6,\"seed\":1}", 20);
+    ollama_manifest(&o, PUBLIC "m/1", "{\"generation_defaults\":{\"seed\":9,\"top_p\":0.5}}");
+    struct store *s = tree_scan(root, &automatic);
+    assert_string_equal(s->entry[0].params,
+                        "{\"top_k\":6,\"seed\":1,\"stop\":[\"a\"],\"top_p\":0.5}");
+    store_free(s);
+    ollama_layer(&o, "params", "[]", 2);
+    ollama_manifest(&o, PUBLIC "m/1", NULL);
+    expect(root, NULL, "EUCLEAN " PUBLIC "m/1: params: parameters is not a JSON object\n");
+    free(root);
+}
+
 /* One name, its model and these parameters ("": no such layer). */
 static void with_params(const char *root, const char *way, const char *params)
 {
@@ -542,6 +562,7 @@ int main(void)
         cmocka_unit_test(store_ollama_checks_small_blobs),
         cmocka_unit_test(store_ollama_bad_extras_do_not_hide_a_model),
         cmocka_unit_test(store_ollama_params_have_defaults),
+        cmocka_unit_test(store_ollama_params_of_several_layers_are_one),
         cmocka_unit_test(store_ollama_params_decide_siblings),
         cmocka_unit_test(store_ollama_tells_params_that_no_file_can_say),
         cmocka_unit_test(store_ollama_is_told_by_its_folders),
