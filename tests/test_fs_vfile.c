@@ -202,6 +202,37 @@ static void vfile_sends_what_it_reads(void **state)
     close(file);
 }
 
+/* 1024 is the kernel's limit for one writev (IOV_MAX), of which the reply's header takes one. */
+static void vfile_sends_more_segments_than_a_reply_has_pieces(void **state)
+{
+    (void)state;
+    struct gguf_build_opt o = gguf_build_defaults("llama");
+    o.n_layer = 400;
+    o.n_embd = o.n_ff = 8; /* norms of 32 bytes: strict places each anew, with zeros between */
+    o.n_head = o.n_head_kv = 2;
+    struct rig *r = rig_new(gguf_build_llama_like("llama", &o), 0, VAPR_STRICT);
+    struct err e = {0};
+    uint64_t size;
+    uint8_t *want = expected(r, &size), *buf = malloc(1 << 20);
+    int file = memfd_create("sent", MFD_CLOEXEC);
+    r->env.lease = true;
+    assert_int_equal(vfile_open(r->vf, &e), 0);
+    if (!pinned_leased(vfile_pins(r->vf)))
+        skip_because("no leases on the file system of %s", r->root);
+    size_t n = vapr_n_seg(r->plan->vapr);
+    assert_true(n > 1500);
+    uint64_t from = vapr_seg(r->plan->vapr, n - 1500)->off;
+    assert_true(size - from <= 1 << 20); /* one request */
+    check_sent(r, want, size, from, 1 << 20, 1023, file, buf);
+    for (uint64_t off = 0; off < size; off += 1 << 20)
+        check_sent(r, want, size, off, 1 << 20, 1023, file, buf);
+    vfile_close(r->vf);
+    close(file);
+    free(want);
+    free(buf);
+    rig_free(r);
+}
+
 struct reader {
     struct rig *r;
     const uint8_t *want;
@@ -596,6 +627,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(vfile_reads_equal_the_plan),
         cmocka_unit_test(vfile_sends_what_it_reads),
+        cmocka_unit_test(vfile_sends_more_segments_than_a_reply_has_pieces),
         cmocka_unit_test(vfile_reads_from_many_threads),
         cmocka_unit_test(vfile_changed_source_is_an_error_for_ever),
         cmocka_unit_test(vfile_open_of_what_changed_while_open_is_stale),
