@@ -28,8 +28,10 @@ static int text_printf(char **out, size_t *len, struct err *e, const char *fmt, 
     va_start(ap, fmt);
     int n = vasprintf(out, fmt, ap);
     va_end(ap);
-    if (n < 0)
+    if (n < 0) {
+        *out = NULL; /* vasprintf leaves it undefined */
         return err_set(e, -ENOMEM, "no memory for a text");
+    }
     *len = (size_t)n;
     return 0;
 }
@@ -60,8 +62,10 @@ static int problems(const struct tree *t, const char *dir, char **out, size_t *l
         char *line = strdup(t->problem[i].line);
         rc = line ? text_join(out, len, line, strlen(line), e)
                   : err_set(e, -ENOMEM, "no memory for a text");
-        if (rc < 0)
+        if (rc < 0) {
             free(*out);
+            *out = NULL; /* a handle keeps what it was given, and frees it */
+        }
     }
     return rc;
 }
