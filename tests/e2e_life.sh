@@ -738,6 +738,7 @@ IN
 }
 
 t_few_processes() { # a limit that leaves no room for a thread is an error, and never a mount that hangs
+    [[ $B != *tsan ]] || skip "ThreadSanitizer needs a thread of its own"
     id backup >/dev/null 2>&1 || skip "no user backup"
     pgrep -u backup >/dev/null && skip "user backup has processes of its own"
     big_store "$T/store/m.gguf" 1 1
