@@ -143,12 +143,12 @@ static void *herald_main(void *ctx)
     if (d->readahead_fd >= 0)
         close(d->readahead_fd);
     struct tree *t = nodes_tree(fs->nodes);
-    char text[512];
-    snprintf(text, sizeof text, "READY=1\nMAINPID=%ld\nSTATUS=%zu models of %.300s\n",
-             (long)getpid(), t->n_model, fs->sources.text);
+    char text[64];
+    snprintf(text, sizeof text, "READY=1\nMAINPID=%ld\n", (long)getpid());
     if (t->n_model == 0)
         log_line(LOG_WARN, "%s: no model to show; see .aprfs/problems.txt", fs->sources.text);
     tree_put(fs->nodes, t);
+    mount_notify_models(fs);
     mount_notify(text);
     if (fs->opt.ready_fd >= 0) {
         if (write(fs->opt.ready_fd, "READY\n", 6) < 0)

@@ -1,11 +1,13 @@
 /* Around the session: see mount.h. */
 #include "fs/mount.h"
 
+#include "fs/fs.h"
 #include "fs/log.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stddef.h>
@@ -403,4 +405,16 @@ void mount_notify(const char *s)
 {
     if (notify_fd >= 0 && send(notify_fd, s, strlen(s), MSG_NOSIGNAL) < 0)
         log_line(LOG_WARN, "NOTIFY_SOCKET: %s", strerror(errno));
+}
+
+void mount_notify_models(struct fs *fs)
+{
+    static pthread_mutex_t mu = PTHREAD_MUTEX_INITIALIZER;
+    char text[512];
+    pthread_mutex_lock(&mu);
+    struct tree *t = nodes_tree(fs->nodes);
+    snprintf(text, sizeof text, "STATUS=%zu models of %.300s\n", t->n_model, fs->sources.text);
+    tree_put(fs->nodes, t);
+    mount_notify(text);
+    pthread_mutex_unlock(&mu);
 }

@@ -43,6 +43,8 @@ PY
     grep -qx -- READY=1 "$T/said" || until_true 5 grep -qx -- READY=1 "$T/said"
     grep -qx "MAINPID=$PID" "$T/said"
     grep -qx "STATUS=2 models of $T/store" "$T/said"
+    big_store "$T/store/o.gguf" 1 3
+    until_true 20 grep -qx "STATUS=3 models of $T/store" "$T/said"
     grep -q STOPPING "$T/said" && fail "STOPPING before the end"
     kill -TERM "$PID"
     wait $p
@@ -52,7 +54,7 @@ PY
     mkdir "$T/b"
     "$APRFS" --ready-fd 9 "$T/store" "$T/b" 9>"$T/ready" 2>"$T/b.daemon"
     [ "$(cat "$T/ready")" = READY ]
-    [ "$(ls "$T/b/local" | wc -l)" = 2 ]
+    [ "$(ls "$T/b/local" | wc -l)" = 3 ]
     M=$T/b
     p=$(sed -n 's/.*pid \([0-9]*\)$/\1/p' "$T/b/.aprfs/status.txt" | head -n 1)
     [ "$(awk '{ print $6 }' "/proc/$p/stat")" = "$p" ] || fail "the daemon is still of our session"
@@ -65,16 +67,19 @@ t_started_anyhow() { # what whoever starts it has left: a limit, a lock, a close
     "$APRTOOL" convert -f "$T/store/m.gguf" "$T/witness.apr" >/dev/null
     M=$T/m
     mkdir "$M"
-    # No file may grow: the index cannot be written, and nothing else is the worse for it.
-    mkfifo "$T/ready" "$T/err"
-    cat "$T/err" >"$T/limit.daemon" &
-    (ulimit -f 0 && exec "$APRFS" -f --ready-fd 9 "$T/store" "$M" 9>"$T/ready" 2>"$T/err") &
-    PID=$!
-    echo $PID >>"$T/pids"
-    [ "$(head -n 1 "$T/ready")" = READY ]
-    cmp "$M/local/m/m.apr" "$T/witness.apr"
-    stop
-    grep -q 'index: .*File too large' "$T/limit.daemon"
+    # No file may grow: the index cannot be written, and nothing else is the worse for it. (ThreadSanitizer
+    # makes a file of its own before main.)
+    if [[ $B != *tsan ]]; then
+        mkfifo "$T/ready" "$T/err"
+        cat "$T/err" >"$T/limit.daemon" &
+        (ulimit -f 0 && exec "$APRFS" -f --ready-fd 9 "$T/store" "$M" 9>"$T/ready" 2>"$T/err") &
+        PID=$!
+        echo $PID >>"$T/pids"
+        [ "$(head -n 1 "$T/ready")" = READY ]
+        cmp "$M/local/m/m.apr" "$T/witness.apr"
+        stop
+        grep -q 'index: .*File too large' "$T/limit.daemon"
+    fi
     # A descriptor of a script, with its lock, does not live as long as the mount in the background.
     exec 7>"$T/lock"
     flock 7
