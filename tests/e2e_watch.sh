@@ -143,14 +143,9 @@ t_no_watches() {
     unshare -Urm true 2>/dev/null || skip "no user name space may be made here"
     unshare -Urm sh -c 'echo 100 >/proc/sys/user/max_inotify_watches' 2>/dev/null ||
         skip "a user name space here has no limit of its own for watches"
-<<<<<<< HEAD
-    local apart= # what is copied into a user name space cannot be dropped there
+    local rc=0 apart= # what is copied into a user name space cannot be dropped there
     [ "$(id -u)" != 0 ] || apart="apart private"
-    T=$T B=$B APRFS=$APRFS W=$W $apart unshare -Urm bash -eu <<'IN_NAMESPACE'
-=======
-    local rc=0
-    T=$T B=$B APRFS=$APRFS W=$W unshare -Urm bash -eu <<'IN_NAMESPACE' || rc=$?
->>>>>>> 0c5316a (e2e_watch: a name space that cannot mount is a skip, as it was meant; one more mutation)
+    T=$T B=$B APRFS=$APRFS W=$W $apart unshare -Urm bash -eu <<'IN_NAMESPACE' || rc=$?
 limit=/proc/sys/user/max_inotify_watches
 echo 2 >$limit # store has three folders, small one
 "$APRFS" -o ttl=1 "$T/store" "$T/small" "$T/m" 2>"$T/m.daemon" || { cat "$T/m.daemon"; exit 77; }
