@@ -98,9 +98,12 @@ shift, start = int(first[1]) - int(first[4]), int(first[1])
 seen = {"old": 0, "new": 0, "eio": 0}
 bad, waits = [], []
 
+def goes_on(): # on a busy machine until a writer has come between two reads of a handle
+    return not bad and (time.time() < end or not (seen["old"] and seen["eio"]) and time.time() < end + 60)
+
 def reader(no):
     r = random.Random(no)
-    while time.time() < end and not bad:
+    while goes_on():
         try:
             f = os.open(apr, os.O_RDONLY)
         except OSError as e:
@@ -145,7 +148,7 @@ t = [threading.Thread(target=reader, args=(i,)) for i in range(8)]
 [x.start() for x in t]
 gens = [old, new]
 k = 0
-while time.time() < end and not bad:
+while goes_on():
     time.sleep(0.4)
     k += 1
     t0 = time.time()
@@ -159,7 +162,7 @@ while time.time() < end and not bad:
 print("#", seen, "writes", k, "longest wait of a writer %.3f s" % max(waits))
 assert not bad, bad
 assert seen["old"] and seen["eio"], seen
-assert max(waits) < 1.0 * (5 if "san" in os.environ.get("B", "") else 1), waits
+assert max(waits) < 20, waits # the kernel would let it in after 45 s (lease-break-time)
 PY
     stop
 }
