@@ -59,7 +59,7 @@ t_killed() { # 11: kill -9, the next mount says what to run
     "$APRFS" "$T/store" "$M" 2>"$T/err" || rc=$?
     [ $rc -eq 1 ]
     grep -q "run fusermount3 -u $M" "$T/err"
-    fusermount3 -u "$M"
+    unmount "$M"
     start m "$T/store"
     cat "$M/local/m/m.apr" >/dev/null
     stop
@@ -74,7 +74,7 @@ t_background() {
     pid=$(sed -n 's/.*pid \([0-9]*\)$/\1/p' "$T/m/.aprfs/status.txt" | head -n 1)
     echo "$pid" >>"$T/pids"
     [ "$(awk '{ print $4 }' "/proc/$pid/stat")" != $$ ]
-    fusermount3 -u "$T/m"
+    unmount "$T/m"
     ended() { ! kill -0 "$pid"; }
     until_true 5 ended
 }

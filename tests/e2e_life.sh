@@ -58,7 +58,7 @@ PY
     M=$T/b
     p=$(sed -n 's/.*pid \([0-9]*\)$/\1/p' "$T/b/.aprfs/status.txt" | head -n 1)
     [ "$(awk '{ print $6 }' "/proc/$p/stat")" = "$p" ] || fail "the daemon is still of our session"
-    fusermount3 -u "$T/b"
+    unmount "$T/b"
     refuses 2 "--ready-fd 99: Bad file descriptor" "$APRFS" --ready-fd 99 "$T/store" "$T/b"
 }
 
@@ -86,7 +86,7 @@ t_started_anyhow() { # what whoever starts it has left: a limit, a lock, a close
     "$APRFS" "$T/store" "$M" 2>"$T/lock.daemon"
     exec 7>&-
     flock -n "$T/lock" true || fail "the mount holds the lock of whoever started it"
-    fusermount3 -u "$M"
+    unmount "$M"
     # READY on standard error, which stays what it is: no file that is opened later gets the log.
     "$APRFS" -f --ready-fd 2 "$T/store" "$M" 2>"$T/two" &
     PID=$!
@@ -157,7 +157,7 @@ t_broker_lost() { # somebody kills the broker: the mount serves, and still ends 
     until_true 5 broker_gone
     dead() { stat -f "$M" 2>&1 | grep -q 'not connected'; }
     until_true 5 dead
-    fusermount3 -u "$M"
+    unmount "$M"
 }
 
 # --- after a crash -------------------------------------------------------------------------
@@ -197,7 +197,7 @@ t_clean_stale() {
     M=$under
     (cd "$T" && exec "$APRFS" -o clean_stale link/store link/m.mnt/)
     witness_of
-    fusermount3 -u "$M"
+    unmount "$M"
     mkdir "$T/tmpfs"
     mount -t tmpfs none "$T/tmpfs"
     touch "$T/tmpfs/mine"
@@ -909,7 +909,7 @@ run life_root_keeps_the_rights_it_was_told_to t_caps
 run life_others_read_what_the_source_lets_them t_allow_other
 run life_user_mounts_reads_and_ends t_user
 run life_too_few_processes_are_an_error t_few_processes
-run life_user_suite t_user_suite $((LONG ? 3600 : 200))
+run life_user_suite t_user_suite $((LONG ? 3600 : 400))
 run life_container_sees_it_and_overlayfs_is_a_source t_container
 run life_mount_does_not_show_itself t_own_mount
 run life_install_is_what_mount_and_systemd_look_for t_install

@@ -129,7 +129,7 @@ t_auto() {
     M=$(cat "$T/m")
     find "$M" -name x.apr | grep -q . || fail "$(find "$M")"
     grep -q "auto: $T/home/.lmstudio/models (lmstudio)" "$T/m.daemon"
-    fusermount3 -u "$M"
+    unmount "$M"
     cd "$T" || fail cd # a folder of that name is ./auto
     put tied-qwen2 "$T/auto/z.gguf"
     start n ./auto

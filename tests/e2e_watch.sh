@@ -101,7 +101,7 @@ t_dead_server() {
     back() { ! grep -q ENOTCONN "$M/.aprfs/problems.txt" && cmp "${f%.apr}.gguf" "$T/inner/p/m/x.gguf"; }
     until_true 20 back || fail "$(cat "$M/.aprfs/problems.txt"; find "$M")"
     stop
-    fusermount3 -u "$inner"
+    unmount "$inner"
     wait $i_pid || true
 }
 

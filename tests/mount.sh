@@ -156,9 +156,14 @@ start() {
     [ "$line" = READY ] || fail "ready-fd says '$line'"
 }
 
+# unmount DIR: what df, lsof and their like hold for a moment while they look at every mount is waited out.
+unmount() {
+    until_true 10 fusermount3 -u "$1" || fail "unmount: $(fusermount3 -u "$1" 2>&1) $(fuser -vm "$1" 2>&1)"
+}
+
 # stop: unmounts M and wants exit status 0.
 stop() {
-    fusermount3 -u "$M" || fail "unmount: $(fuser -vm "$M" 2>&1)"
+    unmount "$M"
     local rc=0
     wait "$PID" || rc=$?
     [ $rc -eq 0 ] || fail "daemon's exit status $rc"

@@ -29,7 +29,7 @@ r_bind_and_namespace() {
     # And a bind of it, which outlives the first mount point.
     mount --bind "$T/shared/mnt" "$T/bound"
     cmp "$T/bound/local/m/m.apr" "$T/witness.apr"
-    fusermount3 -u "$T/shared/mnt"
+    unmount "$T/shared/mnt"
     cmp "$T/bound/local/m/m.apr" "$T/witness.apr"
     echo go >"$T/go/in"
     wait $child || rc=$?
