@@ -465,7 +465,8 @@ static void tree_tells_of_attributes_that_changed(void **state)
     assert_true(was_told(&told, walk(w, "")));
     assert_true(was_told(&told, walk(w, "local")));
     assert_true(was_told(&told, walk(w, "local/one/config.json")));
-    assert_false(was_told(&told, walk(w, "local/one/one.gguf"))); /* a link has no mode of its own */
+    assert_false(
+        was_told(&told, walk(w, "local/one/one.gguf"))); /* a link has no mode of its own */
     told.n = 0;
     nodes_touched(w->ns, take_told, &told);
     assert_int_equal(told.n, 0);
