@@ -148,8 +148,7 @@ static void *herald_main(void *ctx)
     if (t->n_model == 0)
         log_line(LOG_WARN, "%s: no model to show; see .aprfs/problems.txt", fs->sources.text);
     tree_put(fs->nodes, t);
-    mount_notify_models(fs);
-    mount_notify(text);
+    mount_notify_models(fs, text);
     if (fs->opt.ready_fd >= 0) {
         if (write(fs->opt.ready_fd, "READY\n", 6) < 0)
             log_line(LOG_WARN, "ready-fd %d: %s", fs->opt.ready_fd, strerror(errno));

@@ -407,13 +407,13 @@ void mount_notify(const char *s)
         log_line(LOG_WARN, "NOTIFY_SOCKET: %s", strerror(errno));
 }
 
-void mount_notify_models(struct fs *fs)
+void mount_notify_models(struct fs *fs, const char *s)
 {
     static pthread_mutex_t mu = PTHREAD_MUTEX_INITIALIZER;
     char text[512];
     pthread_mutex_lock(&mu);
     struct tree *t = nodes_tree(fs->nodes);
-    snprintf(text, sizeof text, "STATUS=%zu models of %.300s\n", t->n_model, fs->sources.text);
+    snprintf(text, sizeof text, "%sSTATUS=%zu models of %.300s\n", s, t->n_model, fs->sources.text);
     tree_put(fs->nodes, t);
     mount_notify(text);
     pthread_mutex_unlock(&mu);

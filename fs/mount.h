@@ -38,8 +38,9 @@ int mount_detach(const char *dir, dev_t dev, int session_fd, struct err *e);
 /* Connects to $NOTIFY_SOCKET, if there is one; sends s ("READY=1\n...") there. */
 void mount_notify_open(void);
 void mount_notify(const char *s);
-/* STATUS=, with the number of models that are shown now. From any thread: what is told last is the latest. */
+/* The same with s in front of STATUS=, which says how many models are shown now. From any thread: what is
+ * told last is the latest. */
 struct fs;
-void mount_notify_models(struct fs *fs);
+void mount_notify_models(struct fs *fs, const char *s);
 
 #endif

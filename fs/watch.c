@@ -133,7 +133,7 @@ static void show_tree(struct watch *w, struct tree *next, bool first)
     tree_diff(old, now, notify_changed, w);
     nodes_touched(fs->nodes, notify_changed, w);
     if (now->n_model != old->n_model)
-        mount_notify_models(fs);
+        mount_notify_models(fs, "");
     tree_put(fs->nodes, now);
     tree_put(fs->nodes, old);
 }
