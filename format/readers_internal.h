@@ -89,6 +89,7 @@ rule_check check_size, check_magic, check_header_crc, check_column_major, check_
 rule_check check_required, check_dimensions, check_limits, check_names, check_roles,
     check_embedding_type, check_norm_f32, check_bias_type, check_qkv_bias, check_unbound,
     check_shapes, check_gemma3, check_cuda_arch, check_eps_given, check_head_size, check_f32_keys,
-    check_f32_rope, check_f32_qk_norm, check_ours;
+    check_f32_rope, check_f32_dimensions, check_f32_embedding, check_f32_missing, check_f32_qk_norm,
+    check_ours;
 
 #endif

@@ -395,6 +395,49 @@ void check_f32_rope(struct judge *j)
         judge_found(j, "rotates split halves; rope_type is %" PRIu64, type);
 }
 
+/* A dimension under the first of two names that is there, as a tree of JSON gives it. */
+static uint64_t f32_value(const struct raw_apr *r, const char *key, const char *other, uint64_t def)
+{
+    const cJSON *m = json_get(r->meta, key);
+    uint64_t u = def;
+    raw_uint(r, m ? m : json_get(r->meta, other), &u);
+    return u;
+}
+
+/* Its gate on dimensions, with its own names and defaults; what is no JSON has no vocabulary. A nested
+ * configuration ("model_config", of another writer) may fill in: then nothing is said. */
+void check_f32_dimensions(struct judge *j)
+{
+    const struct raw_apr *r = j->r;
+    if (r->size < APR_HEADER_SIZE || r->meta_past_end || json_get(r->meta, "model_config"))
+        return;
+    uint64_t hidden = f32_value(r, "hidden_size", "hidden_dim", 64),
+             heads = f32_value(r, "num_attention_heads", "num_heads", 4),
+             kv = f32_value(r, "num_key_value_heads", "num_kv_heads", heads),
+             vocab = f32_value(r, "vocab_size", "", 0),
+             layers = f32_value(r, "num_hidden_layers", "num_layers", 1),
+             ffn = f32_value(r, "intermediate_size", "intermediate_dim", 4 * hidden);
+    if (!hidden || !heads || !kv || !vocab || !layers || !ffn || hidden % heads != 0 || kv > heads)
+        judge_found(j,
+                    "refuses hidden size %" PRIu64 ", heads %" PRIu64 "/%" PRIu64
+                    ", vocabulary %" PRIu64 ", layers %" PRIu64 ", ffn %" PRIu64,
+                    hidden, heads, kv, vocab, layers, ffn);
+}
+
+void check_f32_embedding(struct judge *j)
+{
+    if (j->r->size >= APR_HEADER_SIZE && !raw_find(j->r, "model.embed_tokens.weight") &&
+        !raw_find(j->r, "token_embd.weight") && !raw_find(j->r, "tok_embeddings.weight"))
+        judge_found(j, "finds no embedding under the three names it knows");
+}
+
+void check_f32_missing(struct judge *j)
+{
+    char name[80];
+    if (embedding(j->r) && missing_name(j->r, name))
+        judge_found(j, "goes on without %s", name);
+}
+
 void check_f32_qk_norm(struct judge *j)
 {
     if (layer_tensor(j->r, 0, &role[9], "weight"))

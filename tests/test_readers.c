@@ -149,7 +149,7 @@ static const struct {
     {"encrypted", encrypted, "yynyyyny", 0, "encrypted"},
     {"compressed", compressed, "yynyyyny", 0, "compressed"},
     {"metadata_past_end", metadata_past_end, "nnnnnnnn", 0, "metadata-bounds"},
-    {"no_json", no_json, "nnyynnyy", 0, "metadata-json"},
+    {"no_json", no_json, "nnyynnyn", 0, "metadata-json"},
     {"architecture_as_number", architecture_as_number, "nnyynnyy", 0, "metadata-type"},
     {"two_spellings", two_spellings, "yyyynnyy", 0, "metadata-empty-model"},
     {"more_tensors", more_tensors_than_entries, "nnyyyyyy", 0, "index-bounds"},
@@ -206,9 +206,9 @@ static const struct {
     const char *want;   /* as above */
     const char *rule;
 } members[] = {
-    {"\"vocab_size\":4e0", "nnyynnyy", "metadata-type"}, /* an integer is one by its spelling */
-    {"\"vocab_size\":4.0", "nnyynnyy", "metadata-type"},
-    {"\"vocab_size\":-0", "nnyynnyy", "metadata-type"},
+    {"\"vocab_size\":4e0", "nnyynnyn", "metadata-type"}, /* an integer is one by its spelling */
+    {"\"vocab_size\":4.0", "nnyynnyn", "metadata-type"},
+    {"\"vocab_size\":-0", "nnyynnyn", "metadata-type"},
     {"\"vocab_size\":4", "yyyyyyyy", NULL},
     {"\"rope_theta\":10000", "yyyyyyyy", NULL},                /* and a float is any number */
     {"\"rope_type\":4294967296", "nnyynnyy", "metadata-type"}, /* u32 */
@@ -219,7 +219,7 @@ static const struct {
     {"\"own\":1,\"own\":2", "yyyyyyyy", NULL},
     {"\"own\":{\"a\":1,\"a\":2}", "yyyyyyyy", NULL},
     {"\"own\":\"\\u0000\"", "yyyyyyyy", NULL},
-    {"\"own\":\"\\ud800\"", "nnyynnyy", "metadata-json"},
+    {"\"own\":\"\\ud800\"", "nnyynnyn", "metadata-json"},
     {"\"num_experts\":\"4\"", "ynyyynyy", "metadata-type"},
     {"\"norm_topk_prob\":1", "yyyyynyy", "metadata-empty-model"},
     {"\"quantization\":{\"quant_type\":\"x\",\"bits\":256,\"symmetric\":true}", "nnyyyyyy",
@@ -291,7 +291,7 @@ static void readers_stop_where_serde_does(void **state)
         memset(member + 6, '[', (size_t)depth);
         memset(member + 6 + depth, ']', (size_t)depth);
         replace_member(&f, member);
-        check_verdicts(&f, "depth", depth == 126 ? "yyyyyyyy" : "nnyynnyy",
+        check_verdicts(&f, "depth", depth == 126 ? "yyyyyyyy" : "nnyynnyn",
                        depth == 126 ? NULL : "metadata-json");
         free(f.p);
     }
