@@ -121,6 +121,12 @@ static void unsorted(struct file *f)
 {
     entry(f)[2] = '~';
 }
+static void embedding_renamed(struct file *f) /* into a name that no one looks for */
+{
+    char *at = memmem(f->p, f->len, "model.embed_tokens", 18);
+    assert_non_null(at);
+    at[17] = 'z';
+}
 static void data_past_end(struct file *f)
 {
     store_u64(f->p + 32, f->len + 64);
@@ -155,6 +161,7 @@ static const struct {
     {"more_tensors", more_tensors_than_entries, "nnyyyyyy", 0, "index-bounds"},
     {"unknown_dtype", unknown_dtype, "nnyyyyyy", 0, "dtype-known"},
     {"unsorted", unsorted, "nnyynnyy", 0, "index-sorted"},
+    {"embedding_renamed", embedding_renamed, "yyyynnyn", 0, "names"},
     {"data_past_end", data_past_end, "yynnnnny", SIZE_MAX, NULL},
     {"tensor_past_end", tensor_past_end, "yyyyyyyy", 1, "tensor-bounds"},
 };
@@ -210,6 +217,7 @@ static const struct {
     {"\"vocab_size\":4.0", "nnyynnyn", "metadata-type"},
     {"\"vocab_size\":-0", "nnyynnyn", "metadata-type"},
     {"\"vocab_size\":4", "yyyyyyyy", NULL},
+    {"\"num_heads\":3", "yyyynnnn", "dimensions"},             /* of 256 */
     {"\"rope_theta\":10000", "yyyyyyyy", NULL},                /* and a float is any number */
     {"\"rope_type\":4294967296", "nnyynnyy", "metadata-type"}, /* u32 */
     {"\"total_size\":null", "nnyyyyyy", "metadata-type"}, /* no option; nor typed by realizar */
