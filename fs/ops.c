@@ -6,6 +6,7 @@
 #include "fs/ctl.h"
 #include "fs/fs.h"
 #include "fs/log.h"
+#include "fs/ops_internal.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -666,101 +667,6 @@ static void op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
     nodes_put(fs->nodes, n);
 }
 
-/* --- what would change something ---------------------------------------------------------- */
-
-static void refuse_change(fuse_req_t req)
-{
-    count_op(req, COUNT_modify);
-    reply_err(req, EROFS);
-}
-
-static void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set,
-                       struct fuse_file_info *fi)
-{
-    (void)ino, (void)attr, (void)to_set, (void)fi;
-    refuse_change(req);
-}
-
-static void op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev)
-{
-    (void)parent, (void)name, (void)mode, (void)rdev;
-    refuse_change(req);
-}
-
-static void op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
-{
-    (void)parent, (void)name, (void)mode;
-    refuse_change(req);
-}
-
-static void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
-{
-    (void)parent, (void)name;
-    refuse_change(req);
-}
-
-static void op_symlink(fuse_req_t req, const char *link, fuse_ino_t parent, const char *name)
-{
-    (void)link, (void)parent, (void)name;
-    refuse_change(req);
-}
-
-static void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t newparent,
-                      const char *newname, unsigned int flags)
-{
-    (void)parent, (void)name, (void)newparent, (void)newname, (void)flags;
-    refuse_change(req);
-}
-
-static void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t newparent, const char *newname)
-{
-    (void)ino, (void)newparent, (void)newname;
-    refuse_change(req);
-}
-
-static void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off,
-                     struct fuse_file_info *fi)
-{
-    (void)ino, (void)buf, (void)size, (void)off, (void)fi;
-    refuse_change(req);
-}
-
-static void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
-                      struct fuse_file_info *fi)
-{
-    (void)parent, (void)name, (void)mode, (void)fi;
-    refuse_change(req);
-}
-
-static void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value,
-                        size_t size, int flags)
-{
-    (void)ino, (void)name, (void)value, (void)size, (void)flags;
-    refuse_change(req);
-}
-
-static void op_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
-{
-    (void)ino, (void)name;
-    refuse_change(req);
-}
-
-static void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len,
-                         struct fuse_file_info *fi)
-{
-    (void)ino, (void)mode, (void)off, (void)len, (void)fi;
-    refuse_change(req);
-}
-
-static void op_copy_file_range(fuse_req_t req, fuse_ino_t in, off_t off_in,
-                               struct fuse_file_info *fi_in, fuse_ino_t out, off_t off_out,
-                               struct fuse_file_info *fi_out, size_t len, int flags)
-{
-    (void)in, (void)off_in, (void)fi_in, (void)out, (void)off_out, (void)fi_out, (void)len;
-    (void)flags;
-    refuse_change(req);
-}
-
 static void op_init(void *userdata, struct fuse_conn_info *conn)
 {
     (void)userdata;
@@ -784,18 +690,18 @@ const struct fuse_lowlevel_ops ops_table = {
     .releasedir = op_releasedir,
     .getxattr = op_getxattr,
     .listxattr = op_listxattr,
-    .setattr = op_setattr,
-    .mknod = op_mknod,
-    .mkdir = op_mkdir,
-    .unlink = op_unlink,
-    .rmdir = op_unlink,
-    .symlink = op_symlink,
-    .rename = op_rename,
-    .link = op_link,
-    .write = op_write,
-    .create = op_create,
-    .setxattr = op_setxattr,
-    .removexattr = op_removexattr,
-    .fallocate = op_fallocate,
-    .copy_file_range = op_copy_file_range,
+    .setattr = ops_refuse_setattr,
+    .mknod = ops_refuse_mknod,
+    .mkdir = ops_refuse_mkdir,
+    .unlink = ops_refuse_unlink,
+    .rmdir = ops_refuse_unlink,
+    .symlink = ops_refuse_symlink,
+    .rename = ops_refuse_rename,
+    .link = ops_refuse_link,
+    .write = ops_refuse_write,
+    .create = ops_refuse_create,
+    .setxattr = ops_refuse_setxattr,
+    .removexattr = ops_refuse_removexattr,
+    .fallocate = ops_refuse_fallocate,
+    .copy_file_range = ops_refuse_copy_file_range,
 };
