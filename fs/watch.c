@@ -12,7 +12,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <fuse_lowlevel.h>
-#include <malloc.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -106,7 +105,6 @@ static int make_tree(struct fs *fs, const struct store_set *prev, bool first, st
     struct sources *src = &fs->sources;
     int rc = first ? store_set_scan(&set, src->src, src->n, &fs->opt.store, prev, e)
                    : store_set_rescan(&set, src->src, src->n, &fs->opt.store, prev, e);
-    malloc_trim(0); /* what the parsers took; the broker is forked behind the first scan, too */
     if (rc == 0 && fs->opt.merge && (rc = store_set_merge(set, e)) < 0)
         store_set_free(set);
     if (rc < 0)
