@@ -71,6 +71,9 @@ else
     expect 1 "$APRD" run --device gpu -n 1 "$L" the && silent && err '^aprd: .*tiny-llama.gguf: no GPU: .+'
     ok device_gpu_without_one_is_an_error
 fi
+if ! python3 -c 'import pty; pty.openpty()' 2>/dev/null; then
+    skip terminal_gets_a_bar_that_is_wiped "no pseudo-terminal is to be had here"
+else
 python3 -c 'import os, pty, subprocess, sys
 master, slave = pty.openpty()
 p = subprocess.Popen(sys.argv[2:], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=slave)
@@ -87,6 +90,7 @@ except OSError: # the other end is closed
 open(sys.argv[1], "wb").write(seen)
 sys.exit(p.wait())' "$tmp/err" "$APRD" run --device cpu --temp 0 -n 1 "$L" the && err 'loading \[#+\.*\] [0-9.]+ of [0-9.]+ MB' &&
     grep -q "$(printf '\r\033\\[Kaprd: device cpu')" "$tmp/err"; ok terminal_gets_a_bar_that_is_wiped
+fi
 aprd 0 run --temp 0 -n 1 "$L" the && ! grep -q "$(printf '\033')" "$tmp/err"; ok no_terminal_gets_no_bar
 aprd 1 run -c 3 "$L" 'the ing and the' && silent && err 'prompt has [0-9]+ tokens, the context 3'; ok long_prompt_is_an_error_with_both_numbers
 aprd 1 run -c 257 "$L" x && err '257' && err '256'; ok context_beyond_training_is_refused
