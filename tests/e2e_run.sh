@@ -74,7 +74,7 @@ fi
 if ! python3 -c 'import pty; pty.openpty()' 2>/dev/null; then
     skip terminal_gets_a_bar_that_is_wiped "no pseudo-terminal is to be had here"
 else
-python3 -c 'import os, pty, subprocess, sys
+    python3 -c 'import os, pty, subprocess, sys
 master, slave = pty.openpty()
 p = subprocess.Popen(sys.argv[2:], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=slave)
 os.close(slave)
