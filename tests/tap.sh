@@ -6,6 +6,7 @@
 B=$(realpath "${B:-build/debug}")
 MODELS=$(realpath -m "${APRFS_MODELS:-.cache/models}")
 tmp=$(mktemp -d "${TMPDIR:-/var/tmp}/aprfs-tap.XXXXXX")
+export XDG_CACHE_HOME=$tmp/cache # not the user's
 mnt=
 daemon=
 tap_cleanup() {
