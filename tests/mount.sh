@@ -169,6 +169,17 @@ stop() {
     [ $rc -eq 0 ] || fail "daemon's exit status $rc"
 }
 
+is_root() { [ "$(id -u)" = 0 ] || skip "not root"; }
+rc_of() { RC=0; "$@" >"$T/out" 2>&1 || RC=$?; }
+# refuses STATUS TEXT COMMAND...
+refuses() {
+    local want=$1 text=$2
+    shift 2
+    rc_of "$@"
+    [ "$RC" = "$want" ] || fail "$*: exit status $RC, expected $want: $(cat "$T/out")"
+    [ -z "$text" ] || grep -qF -- "$text" "$T/out" || fail "$*: says '$(cat "$T/out")', expected '$text'"
+}
+
 xattr() { python3 -c 'import os,sys; sys.stdout.write(os.getxattr(sys.argv[1], "user.aprfs." + sys.argv[2]).decode())' "$1" "$2"; }
 stat_of() { awk -v k="$2" '$1 == k { print $2 }' "$1/.aprfs/stats.txt"; }
 
