@@ -376,39 +376,30 @@ static int examine_once(struct store *s, struct store_entry *en, const struct st
     return rc < 0 ? err_set(e, rc, "%s, while a file was examined", strerror(-rc)) : 0;
 }
 
-/* The same content, but renamed, unlinked or chmodded meanwhile: that moves the ctime alone. */
-static bool only_ctime_moved(const struct source_id *a, const struct source_id *b)
-{
-    struct source_id c = *b;
-    c.ctime_ns = a->ctime_ns;
-    return b->ctime_ns != a->ctime_ns && source_id_equal(a, &c);
-}
-
-/* Do the parts' paths lead to other files by now, each of which may be whole? Then these are en's. A
- * part that still is the same file, and changed, is being written. */
+/* Do the parts' paths lead to files that are not what they were, each of which may be whole? Then these
+ * are en's now. A file that is being written may look so, too: it changes again under the next reading.
+ * The inode number does not tell them apart: that of a replaced file is soon given to another. */
 static bool were_replaced(struct store *s, struct store_entry *en)
 {
     size_t n = strcmp(s->root, "/") ? strlen(s->root) : 0;
     int root = open(s->root, O_PATH | O_DIRECTORY | O_CLOEXEC);
-    bool other = false, same = root >= 0;
+    bool other = false, there = root >= 0;
     en->src_size = 0;
-    for (int i = 0; i < en->n_part && same; i++) {
+    for (int i = 0; i < en->n_part && there; i++) {
         struct store_part *p = &en->part[i];
         struct source_id now;
         int fd = store_open_file(root, p->how, p->path + n + 1, -1, NULL, &now, NULL);
         if (fd >= 0)
             close(fd);
-        bool moved = fd >= 0 && (now.dev != p->id.dev || now.ino != p->id.ino ||
-                                 only_ctime_moved(&p->id, &now));
-        same = moved || (fd >= 0 && source_id_equal(&now, &p->id));
-        other = other || moved;
-        if (moved)
+        there = fd >= 0;
+        other = other || (there && !source_id_equal(&now, &p->id));
+        if (there)
             p->id = now;
         en->src_size += p->id.size;
     }
     if (root >= 0)
         close(root);
-    return other && same;
+    return other && there;
 }
 
 static int forget_facts(struct store_entry *en)
