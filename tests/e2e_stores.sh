@@ -476,7 +476,7 @@ run stores_ollama_tree_is_exact t_ollama
 run stores_ollama_follows_pull_remove_and_prune t_ollama_live
 run stores_ollama_params_are_generation_config t_ollama_params
 run stores_ollama_reads_linked_manifests t_ollama_v2
-run stores_ollama_shows_a_real_model t_ollama_real
-run stores_show_one_model_alike t_real_model
+run stores_ollama_shows_a_real_model t_ollama_real 300
+run stores_show_one_model_alike t_real_model 300
 run stores_are_left_as_they_were t_untouched
 tests_end
