@@ -26,6 +26,7 @@ N=0
 WANTED=("$@")
 [ -z "${ONLY:-}" ] || WANTED+=("$ONLY")
 GROUP= # of the running test
+RUNNING= # its process group, and that of its time limit
 set -m # every test is a process group of its own
 
 mounts() { # mount points below $W, deepest first
@@ -40,8 +41,11 @@ unmount_all() {
 }
 
 cleanup() {
-    unmount_all
     local p
+    for p in $RUNNING; do # before what it started, or it would start the next
+        kill -9 -- "-$p" 2>/dev/null
+    done
+    unmount_all
     for p in $(cat "$W"/*/pids 2>/dev/null); do
         [ "$(cat "/proc/$p/comm" 2>/dev/null)" = aprfs ] && kill -9 "$p" 2>/dev/null
     done
@@ -87,10 +91,12 @@ run() {
     pid=$!
     (trap - EXIT INT TERM; sleep "$limit"; echo "no end after $limit s" >>"$T/log"; stacks "$pid" >>"$T/log"; kill -9 -- "-$pid") 2>/dev/null &
     dog=$!
+    RUNNING="$pid $dog"
     wait "$pid" 2>/dev/null
     rc=$?
     kill -- "-$dog" 2>/dev/null
     wait "$dog" 2>/dev/null
+    RUNNING=
     unmount_all
     [ -z "$GROUP" ] || cg_kill "$GROUP" >>"$T/log"
     GROUP=
