@@ -63,7 +63,7 @@ static const struct option_row table[] = {
     {"footer", "none|crc", OPT_FOOTER,
      "crc: a checksum behind the tensors, as the original\n"
      "writers put there; the first read of it reads the\n"
-     "whole file (tier 2 only). No reader reads it",
+     "whole file (tier 2 until then). No reader reads it",
      false},
     {"store", "auto|hf|ollama|lmstudio|llamacpp|plain", OPT_STORE, "layout of STORE", false},
     {"revisions", "main|all", OPT_REVISIONS, "hub cache: the snapshot of refs/main, or every one",

@@ -17,7 +17,7 @@ t_end_by_signal() {
     # The first SIGTERM: no new names, but the reader finishes; exit 0 at its close.
     kill -TERM "$PID"
     gone() { ! mountpoint -q "$M"; }
-    until_true 5 gone
+    until_true 30 gone
     cmp /proc/self/fd/5 "$T/witness.apr"
     kill -0 "$PID" || fail "the daemon left its reader"
     exec 5<&-
@@ -28,7 +28,7 @@ t_end_by_signal() {
     start m2 "$T/store"
     exec 5<"$M/local/m/m.apr"
     kill -TERM "$PID"
-    until_true 5 gone
+    until_true 30 gone
     kill -TERM "$PID"
     rc=0
     wait "$PID" || rc=$?
@@ -76,7 +76,7 @@ t_background() {
     [ "$(awk '{ print $4 }' "/proc/$pid/stat")" != $$ ]
     unmount "$T/m"
     ended() { ! kill -0 "$pid"; }
-    until_true 5 ended
+    until_true 30 ended
 }
 
 t_notify() {
@@ -174,7 +174,7 @@ if ! grep -qx user_allow_other /etc/fuse.conf; then
     grep -q "user_allow_other" "$T/err2"
 fi
 kill -TERM "$pid" # fusermount3 -uz does it for a user
-for i in $(seq 100); do
+for i in $(seq 600); do
     kill -0 "$pid" 2>/dev/null || break
     sleep 0.05
 done
@@ -191,7 +191,7 @@ t_killed_while_scanning() { # who gives up waiting gets no mount afterwards
     mkdir "$T/mnt"
     "$APRFS" "$T/store" "$T/mnt" 2>/dev/null &
     p=$!
-    until_true 5 pgrep -P "$p" || fail "no child"
+    until_true 30 pgrep -P "$p" || fail "no child"
     child=$(pgrep -P "$p")
     echo "$child" >>"$T/pids"
     kill "$p"

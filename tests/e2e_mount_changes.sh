@@ -54,7 +54,7 @@ PY
     dd if=/proc/self/fd/5 of=/dev/null bs=1M status=none && fail "a stale handle read to the end"
     exec 5<&-
     cp "$apr" "$T/copy" 2>/dev/null && fail "cp of a truncated model succeeded"
-    until_true 5 test ! -e "$apr" || fail "a truncated model is still shown"
+    until_true 30 test ! -e "$apr" || fail "a truncated model is still shown"
     grep -q 'm.gguf' "$M/.aprfs/problems.txt"
     kill -0 "$PID"
     stop
@@ -181,7 +181,7 @@ t_replaced() {
     t0=$(date +%s%N)
     mv "$T/store/.m2.tmp" "$T/store/m.gguf"
     other_inode() { [ "$(stat -c %i "$apr")" != "$ino" ]; }
-    until_true 2 other_inode || fail "the old inode is still there after 2 s"
+    until_true 30 other_inode || fail "the old inode is still there"
     echo "# new name after $((($(date +%s%N) - t0) / 1000000)) ms"
     "$APRTOOL" convert -f "$T/m2.gguf" "$T/new.apr" >/dev/null
     cmp "$apr" "$T/new.apr"
@@ -190,7 +190,7 @@ t_replaced() {
     # Deleted under a reader: the same.
     exec 5<"$apr"
     rm "$T/store/m.gguf"
-    until_true 2 test ! -e "$apr"
+    until_true 30 test ! -e "$apr"
     cmp /proc/self/fd/5 "$T/new.apr"
     exec 5<&-
     [ "$(stat_of "$M" eio)" = 0 ]
@@ -215,10 +215,10 @@ t_metadata_only() { # chmod, link, rename of the source under a reader: no conte
     exec 5<"$apr"
     touch "$T/store/m.gguf"
     stale() { ! head -c 1000 /proc/self/fd/5; }
-    until_true 3 stale || fail "a handle outlives touch(1)"
+    until_true 30 stale || fail "a handle outlives touch(1)"
     exec 5<&-
     reopened() { cmp "$apr" "$T/old.apr"; }
-    until_true 3 reopened
+    until_true 30 reopened
     stop
 }
 
@@ -231,9 +231,8 @@ t_random_changes() {
     start m "$T/store"
     fds=$(ls /proc/$PID/fd | wc -l)
     python3 tests/robust/changes.py --changes "$n" --seed "${APRFS_SEED:-1}" "$T/store" "$T/parts" "$M"
-    sleep 0.3
-    [ "$(stat_of "$M" open_files)" = 0 ]
-    [ "$(ls /proc/$PID/fd | wc -l)" -le $((fds + 2)) ] || { ls -l /proc/$PID/fd; fail "descriptors leaked"; }
+    at_rest() { [ "$(stat_of "$M" open_files)" = 0 ] && [ "$(ls /proc/$PID/fd | wc -l)" -le $((fds + 2)) ]; }
+    until_true 30 at_rest || { ls -l /proc/$PID/fd; fail "descriptors leaked"; }
     stop
 }
 
@@ -315,7 +314,7 @@ t_growing() {
     exec 6>"$T/store/m.gguf"
     head -c $half "$T/m.gguf" >&6
     said() { grep -qE '^EAGAIN.*m\.gguf' "$M/.aprfs/problems.txt"; }
-    until_true 5 said || { cat "$M/.aprfs/problems.txt"; fail "no reason given for half a model"; }
+    until_true 30 said || { cat "$M/.aprfs/problems.txt"; fail "no reason given for half a model"; }
     [ ! -e "$apr" ]
     tail -c +$((half + 1)) "$T/m.gguf" >&6
     watch_kick_and_look() { kill -HUP $PID; sleep 0.2; test -e "$apr"; }
@@ -329,7 +328,7 @@ assert [x["status"] for x in e] == ["EAGAIN"] and e[0]["path"] is None and "bein
 PY
     fi
     exec 6>&-
-    until_true 5 test -e "$apr" || fail "complete, closed, and not shown"
+    until_true 30 test -e "$apr" || fail "complete, closed, and not shown"
     witness "$apr" "$T/witness.apr"
     cmp "$apr" "$T/witness.apr"
     # The other habit: .part, then rename.
@@ -337,7 +336,7 @@ PY
     sleep 0.2
     [ ! -e "$M/local/n/n.apr" ]
     mv "$T/store/n.gguf.part" "$T/store/n.gguf"
-    until_true 5 test -e "$M/local/n/n.apr"
+    until_true 30 test -e "$M/local/n/n.apr"
     stop
 }
 

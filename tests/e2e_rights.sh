@@ -89,7 +89,8 @@ t_caps() { # root gives up what it was not told to keep, and says so
     chmod 600 "$T/store/theirs.gguf"
     chmod 700 "$T/shut"
     start m "$T/store"
-    [ -e "$M/local/mine/mine.apr" ] && [ ! -e "$M/local/theirs" ]
+    [ -e "$M/local/mine/mine.apr" ]
+    [ ! -e "$M/local/theirs" ]
     grep -P '^EACCES\t.*theirs.*owned by nobody.*\(root without CAP_DAC_READ_SEARCH: -o caps=read keeps it\)' "$M/.aprfs/problems.txt"
     # One that comes later, of somebody who is in no list: nothing is asked that the sandbox refuses.
     cp "$T/store/mine.gguf" "$T/late.gguf"
@@ -97,7 +98,7 @@ t_caps() { # root gives up what it was not told to keep, and says so
     chmod 600 "$T/late.gguf"
     mv "$T/late.gguf" "$T/store/"
     until_true 10 grep -P '^EACCES\t.*late.*owned by uid 54321.*caps=read' "$M/.aprfs/problems.txt"
-    ! grep 'sandbox: refused' "$T/m.daemon"
+    grep 'sandbox: refused' "$T/m.daemon" && fail "the sandbox refused us something"
     stop
     start k "$T/store" -o caps=read
     cat "$M/local/theirs/theirs.apr" >/dev/null
@@ -137,7 +138,7 @@ t_caps() { # root gives up what it was not told to keep, and says so
     cat "$T/home/m/local/mine/mine.apr" >/dev/null
     pkill -TERM -f "^$APRFS $T/store $T/home/m\$"
     M=$T/home/m
-    until_true 5 gone
+    until_true 30 gone
 }
 
 t_allow_other() { # other users get in, each to what the source lets them read; overriding that is visible
@@ -264,16 +265,16 @@ there && die "auto_unmount left it"
 for caps in read lease; do
     rc=0
     as "$APRFS" -o caps=$caps "$T/store" "$T/m" 2>"$T/err" || rc=$?
-    [ $rc -eq 1 ] && grep "caps=: this process has no CAP_" "$T/err"
+    [ $rc -eq 1 ] && grep "caps=: this process has no CAP_" "$T/err" || die "caps=$caps: exit status $rc: $(cat "$T/err")"
 done
 # allow_other is a sentence, before anything is mounted.
 if ! grep -qx user_allow_other /etc/fuse.conf; then
     rc=0
     as "$APRFS" -o allow_other "$T/store" "$T/m" 2>"$T/err" || rc=$?
-    [ $rc -eq 1 ] && grep "allow_other needs the line 'user_allow_other' in /etc/fuse.conf" "$T/err"
+    [ $rc -eq 1 ] && grep "allow_other needs the line 'user_allow_other' in /etc/fuse.conf" "$T/err" || die "exit status $rc: $(cat "$T/err")"
     rc=0
     as "$APRFS" -o allow_root "$T/store" "$T/m" 2>"$T/err" || rc=$?
-    [ $rc -eq 1 ] && grep "allow_root needs the line 'user_allow_other' in /etc/fuse.conf" "$T/err"
+    [ $rc -eq 1 ] && grep "allow_root needs the line 'user_allow_other' in /etc/fuse.conf" "$T/err" || die "exit status $rc: $(cat "$T/err")"
     printf '# some\n  user_allow_other\t # for the models\n' >"$T/fuse.conf" # fusermount3 takes it, too
     mount --bind "$T/fuse.conf" /etc/fuse.conf
 fi
@@ -353,12 +354,14 @@ unshare -m --propagation unchanged bash -eu -c '
     cp "$T/inside/m/local/m/m.apr" "$T/out/"
     echo >"$T/done"
     read -r _ <"$T/go"
-    ! mountpoint -q "$T/inside/m"
-    echo >"$T/done"' &
+    rc=0
+    mountpoint -q "$T/inside/m" && rc=1
+    echo >"$T/done"
+    exit $rc' &
 inside=$!
 read -r _ <"$T/done"
 "$APRFS" "$T/store" "$T/host/m"
-pid=$(sed -n 's/.*pid \([0-9]*\)$//p' "$T/host/m/.aprfs/status.txt" | head -n 1)
+pid=$(sed -n 's/.*pid \([0-9]*\)$/\1/p' "$T/host/m/.aprfs/status.txt" | head -n 1)
 echo >"$T/go"
 read -r _ <"$T/done"
 umount "$T/host/m" # gone in both
