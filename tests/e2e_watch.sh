@@ -14,6 +14,7 @@ put() {
 models() { [ -d "$W/models" ] || small_store "$W/models"; }
 watching() { sed -n 's/^watching: //p' "$M/.aprfs/status.txt"; }
 scans() { stat_of "$M" scans; }
+settled() { local n; n=$(scans); sleep 0.4; [ "$(scans)" = "$n" ]; }
 
 t_without_a_source() {
     models
@@ -52,6 +53,7 @@ t_by_ttl() {
     put phi3-fused "$T/local/p/z/z.gguf"
     until_true 10 test -e "$M/local/p/z/z.apr" # so all sources were scanned
     cmp "$M/inner.mnt/p/z/z.gguf" "$T/inner/p/z/z.gguf"
+    until_true 20 settled # no scan of these news is left that would see the next
     rm "$T/inner/p/z/z.gguf"
     until_true 10 test ! -e "$inner/p/z/z.apr"
     n=$(scans)
@@ -112,10 +114,9 @@ t_overflow() {
     : >"$T/store/p/m/a.log"
     : >"$T/store/p/m/b.log"
     start m "$T/store" -o ttl=0
-    local max n
+    local max
     max=$(cat /proc/sys/fs/inotify/max_queued_events)
     [ "$max" -le 200000 ] || skip "fs.inotify.max_queued_events is $max: too many events to make"
-    settled() { n=$(scans); sleep 0.4; [ "$(scans)" = "$n" ]; }
     until_true 20 settled
     kill -STOP "$PID"
     python3 - "$T/store/p/m" "$max" <<'PY'
