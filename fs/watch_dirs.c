@@ -39,8 +39,11 @@ struct list {
     int fd;
     int *wd;
     size_t n, cap;
+    const int *held; /* those there were before, sorted */
+    size_t n_held;
     bool no_memory, used_up;
-    char *why; /* of the source that is being added */
+    bool refused; /* some source was: used_up is of the one that is being added */
+    char *why;    /* of the source that is being added */
 };
 
 static void note(char *why, const char *text)
@@ -138,15 +141,17 @@ static size_t sort_once(int *wd, size_t n)
 }
 
 /* Gives back what was added since there were n: half of a source's folders tell nothing that can be
- * relied on, and others want the watches. */
+ * relied on, and others want the watches. What was held before stays until all sources are through: one
+ * that comes later may share it, and a watch made anew is another one, which asks for another scan. */
 static void give_back(struct list *l, size_t n)
 {
     if (n)
         qsort(l->wd, n, sizeof *l->wd, cmp_int);
     for (size_t i = n; i < l->n; i++)
-        if (!has(l->wd, n, l->wd[i]))
+        if (!has(l->wd, n, l->wd[i]) && !has(l->held, l->n_held, l->wd[i]))
             inotify_rm_watch(l->fd, l->wd[i]);
     l->n = n;
+    l->refused = true;
 }
 
 static void add_source(struct list *l, const struct store *st)
@@ -180,7 +185,7 @@ static void say(const char *label, const char *before, const char *now)
 
 int watch_dirs_renew(struct watch_dirs *d, const struct store_set *set, bool *fresh, struct err *e)
 {
-    struct list l = {0};
+    struct list l = {.held = d->wd, .n_held = d->n};
     struct watch_source *source = calloc(d->n_source + 1, sizeof *source);
     *fresh = false;
     if (!source)
@@ -199,8 +204,10 @@ int watch_dirs_renew(struct watch_dirs *d, const struct store_set *set, bool *fr
     }
     l.n = sort_once(l.wd, l.n);
     for (size_t i = 0; i < d->n; i++)
-        if (!has(l.wd, l.n, d->wd[i]))
+        if (!has(l.wd, l.n, d->wd[i])) {
             inotify_rm_watch(d->fd, d->wd[i]);
+            *fresh = *fresh || l.refused; /* now there is one for who came too late */
+        }
     for (size_t i = 0; i < l.n && !*fresh; i++)
         *fresh = !has(d->wd, d->n, l.wd[i]);
     for (size_t i = 0; i < set->n && i < d->n_source; i++)

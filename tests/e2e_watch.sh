@@ -140,7 +140,7 @@ t_no_watches() {
     models
     put tied-qwen2 "$T/store/p/m/x.gguf"
     put f16-norms "$T/small/y.gguf"
-    mkdir "$T/m"
+    mkdir "$T/m" "$T/store/q"
     unshare -Urm true 2>/dev/null || skip "no user name space may be made here"
     unshare -Urm sh -c 'echo 100 >/proc/sys/user/max_inotify_watches' 2>/dev/null ||
         skip "a user name space here has no limit of its own for watches"
@@ -160,6 +160,16 @@ wait_for test -e "$T/m/store/p/z/z.apr"
 echo 100 >$limit
 again() { ls "$T/m" >/dev/null; [ "$(status)" = inotify ]; }
 wait_for again
+first=$(sed -n 's/^aprfs .*, pid //p' "$T/m/.aprfs/status.txt")
+umount "$T/m"
+ended() { [ ! -e "/proc/$first" ]; } # with its watches
+wait_for ended
+echo 4 >$limit # store has five folders, three of them the other source's as well
+"$APRFS" -o ttl=0 "$T/store" "$T/store/p" "$T/m" 2>"$T/m.daemon" || { cat "$T/m.daemon"; exit 1; }
+scans() { awk '$1 == "scans" { print $2 }' "$T/m/.aprfs/stats.txt"; }
+settled() { n=$(scans); sleep 0.4; [ "$(scans)" = "$n" ]; }
+wait_for settled
+[ "$(status)" = "inotify; store by ttl (all inotify watches of this user are in use: fs.inotify.max_user_watches)" ] || { status; exit 1; }
 umount "$T/m"
 IN_NAMESPACE
     [ $rc -ne 77 ] || skip "cannot mount in a user name space: $(head -n 1 "$T/m.daemon")"
