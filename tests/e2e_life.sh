@@ -67,7 +67,7 @@ t_started_anyhow() { # what whoever starts it has left: a limit, a lock, a close
         [ "$(head -n 1 "$T/ready")" = READY ]
         cmp "$M/local/m/m.apr" "$T/witness.apr"
         stop
-        grep -q 'index: .*File too large' "$T/limit.daemon"
+        until_true 30 grep -q 'index: .*File too large' "$T/limit.daemon" # cat may be behind
     fi
     # A descriptor of a script, with its lock, does not live as long as the mount in the background.
     exec 7>"$T/lock"
