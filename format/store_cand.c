@@ -62,7 +62,10 @@ int store_cand_refuse(struct store_cand *c, int rc, const char *why)
         return 0;
     c->rc = rc;
     c->why = strdup(why);
-    return c->why ? 0 : -ENOMEM;
+    if (!c->why)
+        return -ENOMEM;
+    err_clean(c->why); /* names inside come from files */
+    return 0;
 }
 
 static char *hinted(const char *why, const char *hint)
@@ -89,9 +92,7 @@ int store_problem_add(struct store_build *b, int rc, const char *rel, const char
     *p = (struct store_problem){rc, strdup(rel), strdup(dir), hinted(why, hint)};
     if (!p->path || !p->dir || !p->why)
         return -ENOMEM;
-    for (char *q = p->why; *q; q++) /* one line each: names inside come from files */
-        if ((unsigned char)*q < 0x20 || *q == 0x7f)
-            *q = '?';
+    err_clean(p->why); /* one line each: names inside come from files */
     return 0;
 }
 

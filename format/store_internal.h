@@ -93,7 +93,7 @@ int store_scan_again(struct store **out, const char *root, const struct store_op
 /* A failure of the network or a device: says nothing about what is there. */
 bool store_passing(int rc);
 /* Puts prev's entries among s's (with room for them all) where b's problems, or s's own entries, say that
- * their place cannot be read for such a reason. -ENOMEM. */
+ * their place cannot be read for such a reason; none where s is of another root. -ENOMEM. */
 int store_keep(struct store *s, struct store_build *b, const struct store *prev);
 struct store *store_copy(const struct store *s); /* NULL: no memory */
 

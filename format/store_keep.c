@@ -253,6 +253,9 @@ static int keep_all(struct store *s, struct store_build *b, const struct broken 
 
 int store_keep(struct store *s, struct store_build *b, const struct store *prev)
 {
+    /* A link leads elsewhere now: what was there is not here, and its paths are no ways below this root. */
+    if (strcmp(s->root, prev->root))
+        return 0;
     struct broken br = {.path = calloc(b->n_problem + 1, sizeof *br.path)};
     struct store_entry **by = calloc(s->n_entry + 1, sizeof *by);
     int rc = br.path && by ? 0 : -ENOMEM;

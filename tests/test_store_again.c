@@ -163,6 +163,7 @@ static void kept(char *out, size_t size, const struct store *prev, int rc, const
 {
     struct store *s = calloc(1, sizeof *s);
     struct store_build b = {.opt = &planned, .root_fd = -1};
+    s->root = strdup(prev->root);
     s->entry = calloc(prev->n_entry + prev->n_merged + 1, sizeof *s->entry);
     assert_int_equal(store_problem_add(&b, rc, path, "", "for the test"), 0);
     assert_int_equal(store_keep(s, &b, prev), 0);
@@ -209,6 +210,29 @@ static void store_keep_takes_what_lies_below_a_failure(void **state)
     free(root);
 }
 
+/* A source that is a link, which leads elsewhere now: what the old place had is not the new one's, even
+ * where that cannot be read; and no path of the old root is a way below the new one. */
+static void store_keep_takes_nothing_from_another_root(void **state)
+{
+    (void)state;
+    char *root = temp_dir(), *other = temp_dir();
+    tree_model(root, "net/x.gguf", 1);
+    struct store *prev = tree_scan(root, &planned), *s = calloc(1, sizeof *s);
+    struct store_build b = {.opt = &planned, .root_fd = -1};
+    s->root = strdup(other);
+    s->entry = calloc(3, sizeof *s->entry);
+    assert_int_equal(store_problem_add(&b, -EIO, "net", "", "for the test"), 0);
+    assert_int_equal(store_keep(s, &b, prev), 0);
+    assert_int_equal(s->n_entry, 0);
+    assert_int_equal(s->n_kept, 0);
+    assert_int_equal(b.n_dir, 0);
+    store_build_release(&b);
+    store_free(s);
+    store_free(prev);
+    free(other);
+    free(root);
+}
+
 /* A file whose own reading failed: it stays, the reason is a line of this scan, and no fact of the file
  * that the next one takes over. */
 static void store_keep_tells_of_a_file_for_one_scan(void **state)
@@ -218,6 +242,7 @@ static void store_keep_tells_of_a_file_for_one_scan(void **state)
     tree_model(root, "a/x.gguf", 1);
     struct store *prev = tree_scan(root, &planned), *s = calloc(1, sizeof *s);
     struct store_build b = {.opt = &planned, .root_fd = -1};
+    s->root = strdup(prev->root);
     s->entry = calloc(3, sizeof *s->entry);
     s->n_entry = 1;
     s->entry[0].order = strdup("a/x.gguf");
@@ -256,6 +281,7 @@ static void store_keep_gives_joined_names_back(void **state)
     prev->n_entry = 0;
     struct store *s = calloc(1, sizeof *s);
     struct store_build build = {.opt = &planned, .root_fd = -1};
+    s->root = strdup(prev->root);
     s->entry = calloc(3, sizeof *s->entry);
     assert_int_equal(store_problem_add(&build, -EIO, "a", "", "for the test"), 0);
     assert_int_equal(store_keep(s, &build, prev), 0);
@@ -277,6 +303,7 @@ int main(void)
         cmocka_unit_test(store_set_rescan_keeps_labels_and_layouts),
         cmocka_unit_test(store_set_rescan_parts_what_was_merged),
         cmocka_unit_test(store_keep_takes_what_lies_below_a_failure),
+        cmocka_unit_test(store_keep_takes_nothing_from_another_root),
         cmocka_unit_test(store_keep_gives_joined_names_back),
         cmocka_unit_test(store_keep_tells_of_a_file_for_one_scan),
     };

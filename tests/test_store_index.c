@@ -248,6 +248,24 @@ static void store_index_of_an_empty_store_is_no_error(void **state)
     free(root);
 }
 
+/* A reason that names a file has that name's control bytes no more than a line of problems.txt may: the
+ * index would be refused whole, at each start. */
+static void store_index_takes_reasons_about_odd_names(void **state)
+{
+    (void)state;
+    char *root = temp_dir();
+    tree_model(root, "c/a\n\x1b[2J\xc2\x9b-00001-of-00002.gguf", 1);
+    struct store *s = scan(root, NULL);
+    assert_int_equal(s->n_entry, 1);
+    assert_int_equal(s->entry[0].rc, -ENOENT);
+    assert_string_equal(s->entry[0].why, "shard 2 of 2 is missing: a?\?[2J?\?-00002-of-00002.gguf");
+    assert_int_equal(s->n_problem, 1);
+    assert_string_equal(s->problem[0].why, s->entry[0].why);
+    store_free(s);
+    check_round_trip(root, 1, 0);
+    free(root);
+}
+
 static void store_index_believes_no_changed_file(void **state)
 {
     (void)state;
@@ -461,6 +479,7 @@ int main(void)
         cmocka_unit_test(store_index_keeps_what_was_learnt),
         cmocka_unit_test(store_index_is_of_one_builder),
         cmocka_unit_test(store_index_of_an_empty_store_is_no_error),
+        cmocka_unit_test(store_index_takes_reasons_about_odd_names),
         cmocka_unit_test(store_index_believes_no_changed_file),
         cmocka_unit_test(store_index_keeps_what_is_gone_for_thirty_days),
         cmocka_unit_test(store_index_refuses_every_cut_and_every_flip),
