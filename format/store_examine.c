@@ -388,13 +388,18 @@ static bool were_replaced(struct store *s, struct store_entry *en)
     for (int i = 0; i < en->n_part && there; i++) {
         struct store_part *p = &en->part[i];
         struct source_id now;
-        int fd = store_open_file(root, p->how, p->path + n + 1, -1, NULL, &now, NULL);
+        char sha256[65];
+        const char *rel = p->path + n + 1;
+        int fd = p->how == STORE_HOW_HUB ? store_open_hub(root, rel, &now, sha256, NULL)
+                                         : store_open_file(root, p->how, rel, -1, NULL, &now, NULL);
         if (fd >= 0)
             close(fd);
         there = fd >= 0;
         other = other || (there && !source_id_equal(&now, &p->id));
         if (there)
             p->id = now;
+        if (there && p->how == STORE_HOW_HUB) /* by the name of the blob, which is another now */
+            memcpy(p->sha256, sha256, sizeof sha256);
         en->src_size += p->id.size;
     }
     if (root >= 0)

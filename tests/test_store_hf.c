@@ -660,6 +660,44 @@ static void store_hf_says_what_to_watch(void **state)
     free(root);
 }
 
+/* A crew that points one.gguf at two's blob between the walk and the reading. */
+static char *one_way, *two_blob;
+
+static void relink_then_each(size_t n, void (*job)(void *arg, size_t i), void *arg)
+{
+    assert_int_equal(unlink(one_way), 0);
+    assert_int_equal(symlink(two_blob, one_way), 0);
+    for (size_t i = 0; i < n; i++)
+        job(arg, i);
+}
+
+static void no_wait(void)
+{
+}
+
+static void store_hf_hash_is_of_the_bytes_that_were_read(void **state)
+{
+    (void)state;
+    const struct store_crew crew = {relink_then_each, no_wait, no_wait};
+    struct store_options o = automatic;
+    o.crew = &crew;
+    char *root = temp_dir();
+    tree_hub_model(root, REPO, A, "one.gguf", 1);
+    const char *two = tree_hub_model(root, REPO, A, "two.gguf", 2);
+    one_way = path_join(root, AT "one.gguf");
+    assert_true(asprintf(&two_blob, "../../blobs/%s", two) > 0);
+    tree_hub_ref(root, REPO, "main", A);
+    struct store *s = tree_scan(root, &o);
+    assert_int_equal(s->n_entry, 2);
+    assert_int_equal(s->entry[0].rc, 0);
+    assert_int_equal(s->entry[0].part[0].id.ino, s->entry[1].part[0].id.ino);
+    assert_string_equal(s->entry[0].part[0].sha256, s->entry[1].part[0].sha256);
+    store_free(s);
+    free(one_way);
+    free(two_blob);
+    free(root);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -674,6 +712,7 @@ int main(void)
         cmocka_unit_test(store_hf_joins_shards_per_folder),
         cmocka_unit_test(store_hf_takes_files_where_links_were_impossible),
         cmocka_unit_test(store_hf_hash_is_64_digits_only),
+        cmocka_unit_test(store_hf_hash_is_of_the_bytes_that_were_read),
         cmocka_unit_test(store_hf_tells_repositories_by_two_parts),
         cmocka_unit_test(store_hf_leaves_out_what_is_no_model),
         cmocka_unit_test(store_hf_tells_downloads_in_progress),
