@@ -4,6 +4,7 @@
 #include "format/sibling_internal.h"
 
 #include "format/bytes.h"
+#include "format/quant.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -25,7 +26,7 @@ static int load_factors(float **out, size_t *n, const struct gguf *g, const char
     *n = 0;
     if (!t)
         return 0;
-    if (t->n_dim != 1 || t->ne[0] > MAX_FACTORS || t->size != 4 * t->ne[0])
+    if (t->n_dim != 1 || t->ne[0] > MAX_FACTORS || t->type != QUANT_F32)
         return -ENOTSUP;
     uint8_t *raw = malloc((size_t)t->size);
     float *v = calloc((size_t)t->ne[0], sizeof *v);

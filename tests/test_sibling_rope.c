@@ -116,14 +116,16 @@ static void rope_of_other_factors_is_unknown(void **state)
     assert_string_equal(rope_type(c), "none");
     assert_non_null(json_get(c, "architectures"));
     cJSON_Delete(c);
-    for (int bad = 0; bad < 4; bad++) {
+    for (int bad = 0; bad < 5; bad++) {
         float w[DIM / 2];
         memcpy(w, v, sizeof w);
         w[DIM / 4] *= bad == 0 ? 1.01f : 1;
         w[1] = bad == 1 ? 0 : w[1];
         gguf_build_tensor_remove(b, "rope_freqs.weight");
-        put_factors(b, "rope_freqs.weight", w, bad == 2 ? DIM / 4 : DIM / 2);
-        if (bad == 3) { /* two rules at once */
+        uint64_t n = bad == 2 ? DIM / 4 : DIM / 2;
+        /* type 26, I32, has as many bytes and no factors */
+        gguf_build_tensor(b, "rope_freqs.weight", bad == 3 ? 26 : 0, 1, &n, w);
+        if (bad == 4) { /* two rules at once */
             gguf_build_str(b, "llama.rope.scaling.type", "linear");
             gguf_build_f32(b, "llama.rope.scaling.factor", 2);
         }
