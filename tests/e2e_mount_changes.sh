@@ -231,7 +231,7 @@ t_random_changes() {
     start m "$T/store"
     fds=$(ls /proc/$PID/fd | wc -l)
     python3 tests/robust/changes.py --changes "$n" --seed "${APRFS_SEED:-1}" "$T/store" "$T/parts" "$M"
-    at_rest() { [ "$(stat_of "$M" open_files)" = 0 ] && [ "$(ls /proc/$PID/fd | wc -l)" -le $((fds + 2)) ]; }
+    at_rest() { open_files_are 0 && [ "$(ls /proc/$PID/fd | wc -l)" -le $((fds + 2)) ]; }
     until_true 30 at_rest || { ls -l /proc/$PID/fd; fail "descriptors leaked"; }
     stop
 }

@@ -57,7 +57,7 @@ t_1a() { # TYPE
     [ "$(xattr "$apr" tier)" = 1a ] || fail "tier: $(xattr "$apr" tier)"
     witness "$apr" "$T/w.apr"
     exec 8<"$apr"
-    [ "$(stat_of "$M" open_files)" = 1 ] || fail "open_files $(stat_of "$M" open_files)"
+    until_true 20 open_files_are 1 || fail "open_files $(stat_of "$M" open_files)"
     before="$(stat_of "$M" file_bytes) $(stat_of "$M" head_bytes)"
     same_by_every_way "$apr" "$T/w.apr"
     xattr "$apr" extents >"$T/extents.tsv"
@@ -88,7 +88,7 @@ t_1a_kept() { # a second open within compose_keep composes nothing
     needs_passthrough
     cat "$M/local/m/m.apr" >/dev/null
     cat "$M/local/m/m.apr" >/dev/null
-    grep -q 'opened: 2 as 1a.* 1 composed, 1 kept' "$M/.aprfs/status.txt" || fail "$(grep opened "$M/.aprfs/status.txt")"
+    until_true 20 grep -q 'opened: 2 as 1a.* 1 composed, 1 kept' "$M/.aprfs/status.txt" || fail "$(grep opened "$M/.aprfs/status.txt")"
     stop
 }
 

@@ -190,6 +190,8 @@ refuses() {
 xattr() { python3 -c 'import os,sys; sys.stdout.write(os.getxattr(sys.argv[1], "user.aprfs." + sys.argv[2]).decode())' "$1" "$2"; }
 stat_of() { awk -v k="$2" '$1 == k { print $2 }' "$1/.aprfs/stats.txt"; }
 
+# The kernel does not wait for the answer to a close: what counts open files follows.
+open_files_are() { [ "$(stat_of "$M" open_files)" = "$1" ]; }
 # until SECONDS COMMAND...: true as soon as the command is.
 until_true() {
     local end=$(($(date +%s%N) + $1 * 1000000000))

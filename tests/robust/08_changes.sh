@@ -9,7 +9,7 @@ r_hour_changes() {
     pressure 1024 $((HOUR + 60))
     watch_daemon "$PID" "$T/samples" $((HOUR > 600 ? 60 : HOUR / 10 + 1)) &
     python3 tests/robust/changes.py --seconds "$HOUR" --seed "${APRFS_SEED:-1}" "$T/store" "$T/parts" "$M"
-    [ "$(stat_of "$M" open_files)" = 0 ]
+    until_true 20 open_files_are 0 || fail "$(stat_of "$M" open_files) files are open"
     stop
     keep "$T/samples"
     flat "$T/samples"
