@@ -149,11 +149,6 @@ int vfile_new_part(struct vfile **out, struct vfile_env *env, struct scan *s, si
     return 0;
 }
 
-bool vfile_is_part(const struct vfile *vf)
-{
-    return vf->only >= 0;
-}
-
 struct vfile *vfile_get(struct vfile *vf)
 {
     atomic_fetch_add(&vf->refs, 1);

@@ -50,8 +50,6 @@ int vfile_new(struct vfile **out, struct vfile_env *env, struct scan *s, size_t 
  * it; leases, comparisons and what goes stale do. */
 int vfile_new_part(struct vfile **out, struct vfile_env *env, struct scan *s, size_t store,
                    size_t entry, int part, struct err *e);
-/* Is it a part as it stands? Then its bytes are those of one whole source file. */
-bool vfile_is_part(const struct vfile *vf);
 struct vfile *vfile_get(struct vfile *vf);
 void vfile_put(struct vfile *vf);
 
