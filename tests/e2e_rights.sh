@@ -113,7 +113,7 @@ t_caps() { # root gives up what it was not told to keep, and says so
     known "$APRFS" auto "$T/auto" 2>"$T/err"
     grep -q 'auto: .*/\.ollama/models: passed over: Permission denied.*caps=read' "$T/err"
     [ -n "$(find "$T/auto" -name '*.apr')" ]
-    umount "$T/auto"
+    until_true 20 umount "$T/auto"
     rm -r "$T/home2/.cache"
     [ -d /usr/share/ollama ] || refuses 1 "none of the known stores can be read" known "$APRFS" auto "$T/auto"
     # Leases: those of root's own files; with caps=lease those of others'.

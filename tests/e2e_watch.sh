@@ -211,9 +211,9 @@ t_mounted() {
     until_true 10 test -e "$M/empty/p/m/x.apr" || fail "$(find "$M")"
     put phi3-fused "$T/disk/p/z/z.gguf" # and what is mounted is watched
     until_true 10 test -e "$M/empty/p/z/z.apr"
-    umount "$T/store/usb"
+    until_true 20 umount "$T/store/usb" # a scan may be in it
     until_true 10 test ! -e "$M/store/usb"
-    umount "$T/empty"
+    until_true 20 umount "$T/empty"
     until_true 10 test ! -e "$M/empty/p"
     [ -e "$M/store/p/y/y.apr" ]
     stop
