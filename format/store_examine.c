@@ -242,9 +242,13 @@ static int model_facts(struct store *s, struct store_entry *en, const struct ggu
     if (rc < 0)
         return rc == -ENOMEM ? rc : refuse(en, rc, why.msg);
     en->tokenizer_rc = sibling_has_tokenizer(g, &why);
+    if (store_starved(en->tokenizer_rc)) /* no fact of the file's, which would stay with it */
+        return en->tokenizer_rc;
     if (en->tokenizer_rc < 0 && set_text(&en->tokenizer_why, why.msg) < 0)
         return -ENOMEM;
     en->generation_rc = sibling_has_generation(g, en->params, &why);
+    if (store_starved(en->generation_rc))
+        return en->generation_rc;
     if (en->generation_rc < 0 && en->generation_rc != -ENODATA &&
         set_text(&en->generation_why, why.msg) < 0)
         return -ENOMEM;

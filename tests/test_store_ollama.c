@@ -1,5 +1,6 @@
 /* Ollama's store: each case of the design of stores, sections 2.2, 3, 5 and 6. The layout is the one
  * that Ollama's package manifest writes (October 2026) and its older one. */
+#include "format/json.h"
 #include "format/store.h"
 #include "tests/ollama_build.h"
 #include "tests/store_build.h"
@@ -544,6 +545,60 @@ static void store_ollama_opens_by_the_same_rule(void **state)
     free(root);
 }
 
+/* A crew whose reading meets one failure of cJSON's memory. */
+static long fail_at, n_asked;
+
+static void *short_malloc(size_t n)
+{
+    return n_asked++ == fail_at ? NULL : malloc(n);
+}
+
+static void short_of_memory(size_t n, void (*job)(void *arg, size_t i), void *arg)
+{
+    cJSON_InitHooks(&(cJSON_Hooks){short_malloc, free});
+    n_asked = 0;
+    for (size_t i = 0; i < n; i++)
+        job(arg, i);
+    cJSON_InitHooks(NULL);
+}
+
+static void no_wait(void)
+{
+}
+
+/* That memory was short while a file was read is no fact of the file: it would stay with it, in the index
+ * too, and its generation_config.json be missing for good. */
+static void store_ollama_keeps_no_shortage_as_a_fact(void **state)
+{
+    (void)state;
+    static const char *const params[] = {"{\"top_k\":5}", "{\"top_k\":6}"};
+    const struct store_crew crew = {short_of_memory, no_wait, no_wait};
+    struct store_options o = {.kind = STORE_AUTO, .plan = true, .crew = &crew};
+    char *root = temp_dir();
+    for (int i = 0; i < 2; i++) {
+        struct ollama_build b = {.root = root};
+        char way[80];
+        ollama_model(&b, "model", 1);
+        ollama_layer(&b, "params", params[i], strlen(params[i]));
+        snprintf(way, sizeof way, "manifests/registry.ollama.ai/library/m/%d", i);
+        ollama_manifest(&b, way, NULL);
+    }
+    bool met = true;
+    for (fail_at = 0; met; fail_at++) {
+        struct store *s = tree_scan(root, &o);
+        met = n_asked > fail_at;
+        assert_int_equal(s->n_entry, 2);
+        for (int i = 0; i < 2; i++) {
+            assert_int_equal(s->entry[i].rc, 0);
+            assert_int_equal(s->entry[i].generation_rc, 0);
+            assert_string_equal(s->entry[i].generation_why, "");
+        }
+        store_free(s);
+    }
+    assert_true(fail_at > 4); /* two files, each asked of twice */
+    free(root);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -567,6 +622,7 @@ int main(void)
         cmocka_unit_test(store_ollama_tells_params_that_no_file_can_say),
         cmocka_unit_test(store_ollama_is_told_by_its_folders),
         cmocka_unit_test(store_ollama_opens_by_the_same_rule),
+        cmocka_unit_test(store_ollama_keeps_no_shortage_as_a_fact),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
