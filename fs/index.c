@@ -281,6 +281,11 @@ static int write_one(struct index *ix, size_t i, const struct store *s, size_t *
     /* As it is now: another mount of the same source may have written it meanwhile. */
     struct store_index old = {0};
     bool has_old = read_one(ix, i, &s->opt, &old, true);
+    if (!ix->name[i][0] && !s->root_rc)
+        return err_set(e, -EPERM,
+                       "none is kept of %s: its file is not ours to replace, or the source was not "
+                       "there at the start",
+                       s->root);
     if (has_old && strcmp(old.store->root, s->root) != 0) {
         store_index_release(&old);
         has_old = false;

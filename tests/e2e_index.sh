@@ -127,6 +127,15 @@ t_hostile() {
     mkfifo "$idx"
     without 'is no regular file; working without'
     rm "$idx"
+    start m "$T/store" -o "index=$T/idx"
+    until_true 20 test -e "$idx"
+    ln -sf "$T/else/target" "$idx" # while it is mounted: nothing is kept any more, which is said, too
+    big_store "$T/store/b/two.gguf" 1 1
+    until_true 20 test -e "$M/local/b/two.apr"
+    stop
+    [ -L "$idx" ]
+    [ "$(grep -c "index: none is kept of $T/store: " "$T/m.daemon")" = 1 ] || fail "$(cat "$T/m.daemon")"
+    rm -r "$idx" "$T/store/b"
     : >"$T/file"
     without 'Not a directory; working without' "$T/file"
     if [ "$(id -u)" = 0 ]; then
