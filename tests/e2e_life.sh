@@ -191,9 +191,13 @@ t_clean_stale() {
     mount -t tmpfs none "$T/tmpfs"
     touch "$T/tmpfs/mine"
     "$APRFS" -o clean_stale "$T/store" "$T/tmpfs"
+    local pid
+    pid=$(sed -n 's/.*pid \([0-9]*\)$/\1/p' "$T/tmpfs/.aprfs/status.txt" | head -n 1)
     fusermount3 -u "$T/tmpfs"
     [ -e "$T/tmpfs/mine" ]
-    until_true 20 umount "$T/tmpfs" # the daemon may be about to end
+    ended() { ! readlink "/proc/$pid/exe"; } # or it might take the dead mount below, of the same number, for its own
+    until_true 30 ended
+    umount "$T/tmpfs"
     crash s -o subtype=other # a dead mount, but not called ours
     refuses 1 "a dead mount is there" "$APRFS" -o clean_stale "$T/store" "$M"
     umount "$M"
