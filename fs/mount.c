@@ -369,8 +369,8 @@ int mount_detach(const char *dir, dev_t dev, int session_fd, struct err *e)
     int rc = find_mount(dir, dev, at);
     if (rc < 0)
         return err_set(e, rc, "%s: something else is mounted over it", dir);
-    /* The kernel gives the number of a mount that is gone to the next one. */
-    if (rc == 0 || (is_over(session_fd) && !is_dead(at)))
+    /* The kernel gives the number of a mount that is gone to the next one, which may be dead, too. */
+    if (rc == 0 || (is_over(session_fd) && (strcmp(at, dir) != 0 || !is_dead(at))))
         return 0;
     if (umount2(at, MNT_DETACH | UMOUNT_NOFOLLOW) == 0)
         return 0;

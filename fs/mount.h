@@ -32,7 +32,8 @@ void mount_keep_list(void);
 
 /* Takes the mount of dev away from the tree; open files go on (lazy). It is at dir, or where a folder above
  * it was renamed to; gone already: 0. session_fd tells it from a later mount with its number: the
- * session's /dev/fuse, -1 once that is closed. -EBUSY: something else is mounted over it. */
+ * session's /dev/fuse, -1 once that is closed; where the session is over, only a dead one at dir is taken
+ * for it. -EBUSY: something else is mounted over it. */
 int mount_detach(const char *dir, dev_t dev, int session_fd, struct err *e);
 
 /* Connects to $NOTIFY_SOCKET, if there is one; sends s ("READY=1\n...") there. */

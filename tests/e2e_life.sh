@@ -441,6 +441,16 @@ t_detaches_its_own() { # SIGTERM and the end take away this mount, wherever it i
     there "$M" || fail "the end of one mount took away the next"
     ls "$M/local" >/dev/null
     umount "$M"
+    # One elsewhere that got the number, and died.
+    start third "$T/store"
+    first=$PID
+    kill -STOP "$first"
+    python3 -c 'import ctypes, sys; sys.exit(ctypes.CDLL(None).umount2(sys.argv[1].encode(), 0))' "$M"
+    crash fourth
+    kill -CONT "$first"
+    wait "$first"
+    there "$M" || fail "the end of one mount took away a dead one elsewhere"
+    umount "$M"
     # A folder above the mount point has another name now.
     mkdir -p "$T/above/m"
     "$APRFS" -f "$T/store" "$T/above/m" --ready-fd 9 9>"$T/ready" 2>"$T/above.log" &
