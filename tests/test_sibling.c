@@ -6,37 +6,11 @@
 
 #include "format/json.h"
 #include "format/pretok.h"
-#include "tests/gguf_build.h"
-#include "tests/support.h"
+#include "tests/vapr_support.h"
 
 #include <errno.h>
 #include <string.h>
 #include <unistd.h>
-
-struct opened {
-    uint8_t *bytes;
-    struct source *src;
-    struct gguf *g;
-};
-
-static struct opened open_built(const struct gguf_build *b)
-{
-    struct opened o = {0};
-    struct err e;
-    size_t len;
-    o.bytes = gguf_build_bytes(b, &len);
-    o.src = mem_source(o.bytes, len, "built");
-    if (gguf_open(&o.g, &o.src, 1, &e) < 0)
-        fail_msg("gguf_open: %s", e.msg);
-    return o;
-}
-
-static void opened_close(struct opened *o)
-{
-    gguf_close(o->g);
-    source_close(o->src);
-    free(o->bytes);
-}
 
 static cJSON *parsed(char *text, size_t len)
 {
@@ -50,26 +24,28 @@ static cJSON *parsed(char *text, size_t len)
 
 static cJSON *tokenizer_of(const struct gguf_build *b)
 {
-    struct opened o = open_built(b);
+    struct made o;
+    made_open_ok(&o, b);
     char *text = NULL;
     size_t len = 0;
     struct err e;
     assert_int_equal(sibling_has_tokenizer(o.g, &e), 0);
     if (sibling_tokenizer(o.g, &text, &len, &e) < 0)
         fail_msg("%s", e.msg);
-    opened_close(&o);
+    made_close(&o);
     return parsed(text, len);
 }
 
 static cJSON *config_of(const struct gguf_build *b)
 {
-    struct opened o = open_built(b);
+    struct made o;
+    made_open_ok(&o, b);
     char *text = NULL;
     size_t len = 0;
     struct err e;
     if (sibling_config(o.g, ARCH_VALUES_REFERENCE, &text, &len, &e) < 0)
         fail_msg("%s", e.msg);
-    opened_close(&o);
+    made_close(&o);
     return parsed(text, len);
 }
 
@@ -255,7 +231,8 @@ static void sibling_tokenizer_writes_merges_with_blanks_as_pairs(void **state)
 
 static void expect_no_tokenizer(struct gguf_build *b, const char *why)
 {
-    struct opened o = open_built(b);
+    struct made o;
+    made_open_ok(&o, b);
     struct err e = {0}, e2 = {0};
     char *text = NULL;
     size_t len = 0;
@@ -266,7 +243,7 @@ static void expect_no_tokenizer(struct gguf_build *b, const char *why)
     assert_non_null(strstr(e.msg, "no tokenizer.json: "));
     if (!strstr(e.msg, why))
         fail_msg("'%s' does not say '%s'", e.msg, why);
-    opened_close(&o);
+    made_close(&o);
     gguf_build_free(b);
 }
 
@@ -323,7 +300,8 @@ static void sibling_texts_are_equal_twice(void **state)
 {
     (void)state;
     struct gguf_build *b = gguf_build_llama_like("qwen2", NULL);
-    struct opened o = open_built(b);
+    struct made o;
+    made_open_ok(&o, b);
     char *one = NULL, *two = NULL;
     size_t n1 = 0, n2 = 0;
     assert_int_equal(sibling_tokenizer(o.g, &one, &n1, NULL), 0);
@@ -332,7 +310,7 @@ static void sibling_texts_are_equal_twice(void **state)
     assert_memory_equal(one, two, n1);
     free(one);
     free(two);
-    opened_close(&o);
+    made_close(&o);
     gguf_build_free(b);
 }
 
@@ -397,13 +375,14 @@ static void sibling_config_floats_have_a_point(void **state)
     struct gguf_build_opt o = gguf_build_defaults("llama");
     o.rope_theta = 10000;
     struct gguf_build *b = gguf_build_llama_like("llama", &o);
-    struct opened f = open_built(b);
+    struct made f;
+    made_open_ok(&f, b);
     char *text = NULL;
     size_t len;
     assert_int_equal(sibling_config(f.g, ARCH_VALUES_REFERENCE, &text, &len, NULL), 0);
     assert_non_null(memmem(text, len, "\"rope_theta\":10000.0,", 21));
     free(text);
-    opened_close(&f);
+    made_close(&f);
     gguf_build_free(b);
 }
 
@@ -428,9 +407,10 @@ static void sibling_config_lists_what_differs_by_layer(void **state)
 
 static void digest_of(struct gguf_build *b, uint8_t out[32])
 {
-    struct opened o = open_built(b);
+    struct made o;
+    made_open_ok(&o, b);
     assert_int_equal(sibling_digest(o.g, ARCH_VALUES_REFERENCE, NULL, out, NULL), 0);
-    opened_close(&o);
+    made_close(&o);
 }
 
 static void sibling_digest_tells_what_the_texts_hold(void **state)

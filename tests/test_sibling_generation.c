@@ -3,8 +3,7 @@
  * top_k 0 is all, penalty_last_n 0 is none; common/common.cpp reads the keys) and Ollama's (api.Options). */
 #include "format/sibling.h"
 
-#include "tests/gguf_build.h"
-#include "tests/support.h"
+#include "tests/vapr_support.h"
 
 #include <errno.h>
 #include <string.h>
@@ -12,21 +11,16 @@
 /* The text for that file and those parameters, or the reason against it; malloc'ed. */
 static char *text_of(const struct gguf_build *b, const char *params, int *rc)
 {
-    struct gguf *g = NULL;
+    struct made m;
     struct err e = {0};
     char *text = NULL;
-    size_t len, n = 0;
-    uint8_t *bytes = gguf_build_bytes(b, &len);
-    struct source *src = mem_source(bytes, len, "built");
-    if (gguf_open(&g, &src, 1, &e) < 0)
-        fail_msg("gguf_open: %s", e.msg);
-    *rc = sibling_generation(g, ARCH_VALUES_REFERENCE, params, &text, &n, &e);
-    assert_int_equal(sibling_has_generation(g, params, NULL), *rc);
+    size_t n = 0;
+    made_open_ok(&m, b);
+    *rc = sibling_generation(m.g, ARCH_VALUES_REFERENCE, params, &text, &n, &e);
+    assert_int_equal(sibling_has_generation(m.g, params, NULL), *rc);
     char *out = *rc == 0 ? strndup(text, n) : strdup(e.msg);
     free(text);
-    gguf_close(g);
-    source_close(src);
-    free(bytes);
+    made_close(&m);
     return out;
 }
 

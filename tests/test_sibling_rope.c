@@ -4,8 +4,7 @@
 #include "format/json.h"
 #include "format/sibling.h"
 
-#include "tests/gguf_build.h"
-#include "tests/support.h"
+#include "tests/vapr_support.h"
 
 #include <errno.h>
 #include <math.h>
@@ -15,21 +14,17 @@
 
 static cJSON *config_of(const struct gguf_build *b)
 {
-    struct gguf *g = NULL;
+    struct made m;
     struct err e = {0};
     char *text = NULL;
-    size_t len, n = 0;
-    uint8_t *bytes = gguf_build_bytes(b, &len);
-    struct source *src = mem_source(bytes, len, "built");
+    size_t n = 0;
     cJSON *v = NULL;
-    if (gguf_open(&g, &src, 1, &e) < 0 ||
-        sibling_config(g, ARCH_VALUES_REFERENCE, &text, &n, &e) < 0 ||
+    made_open_ok(&m, b);
+    if (sibling_config(m.g, ARCH_VALUES_REFERENCE, &text, &n, &e) < 0 ||
         json_parse(&v, text, n, &e) < 0)
         fail_msg("%s", e.msg);
     free(text);
-    gguf_close(g);
-    source_close(src);
-    free(bytes);
+    made_close(&m);
     return v;
 }
 

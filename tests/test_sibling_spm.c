@@ -4,8 +4,7 @@
 #include "format/sibling.h"
 
 #include "format/json.h"
-#include "tests/gguf_build.h"
-#include "tests/support.h"
+#include "tests/vapr_support.h"
 
 #include <errno.h>
 #include <string.h>
@@ -49,19 +48,15 @@ static struct gguf_build *spm_build(const struct piece *p, size_t n, int n_byte)
 static int written(struct gguf_build *b, cJSON **v, struct err *e)
 {
     size_t len;
-    struct gguf *g = NULL;
+    struct made m;
     char *text = NULL;
-    uint8_t *bytes = gguf_build_bytes(b, &len);
-    struct source *src = mem_source(bytes, len, "built");
-    assert_int_equal(gguf_open(&g, &src, 1, e), 0);
-    int rc = sibling_tokenizer(g, &text, &len, e);
-    assert_int_equal(sibling_has_tokenizer(g, NULL), rc);
+    made_open_ok(&m, b);
+    int rc = sibling_tokenizer(m.g, &text, &len, e);
+    assert_int_equal(sibling_has_tokenizer(m.g, NULL), rc);
     if (rc == 0)
         assert_int_equal(json_parse(v, text, len, e), 0);
     free(text);
-    gguf_close(g);
-    source_close(src);
-    free(bytes);
+    made_close(&m);
     gguf_build_free(b);
     return rc;
 }

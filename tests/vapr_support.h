@@ -1,4 +1,4 @@
-/* GGUFs in memory, opened; what test_vapr.c and test_vapr_layout.c share. */
+/* GGUFs in memory, opened; what the tests of vapr and of the siblings share. */
 #ifndef APRFS_TESTS_VAPR_SUPPORT_H
 #define APRFS_TESTS_VAPR_SUPPORT_H
 
