@@ -7,13 +7,6 @@ cd "$(dirname "$0")/.." || exit 2
 
 # ---- stores ----
 
-# The models that the stores below are made of, made once.
-models() {
-    local d=$W/models
-    [ -d "$d" ] || small_store "$d"
-    echo "$d"
-}
-
 # hub_put REPO-FOLDER COMMIT WAY FILE: a blob by its SHA-256 and the snapshot's link to it.
 hub_put() {
     local hash up

@@ -6,16 +6,8 @@ set -u
 cd "$(dirname "$0")/.." || exit 2
 . tests/mount.sh
 
-# put FROM TO: a model of the small store at another place, renamed there as programs do.
-put() {
-    mkdir -p "$(dirname "$2")"
-    cp "$W/models/$1.gguf" "$2.part"
-    mv "$2.part" "$2"
-}
-models() { [ -d "$W/models" ] || small_store "$W/models"; }
 
 t_several() {
-    models
     put tied-qwen2 "$T/a/models/pub/m/x.gguf"
     put f16-norms "$T/b/models/pub/m/x.gguf"
     put types/llama-I16 "$T/b/models/pub/m/refused.gguf" # engine has no such type
@@ -56,7 +48,6 @@ PY
 }
 
 t_merge() {
-    models
     put tied-qwen2 "$T/a/pub/m/x.gguf"
     put f16-norms "$T/b/pub/m/x.gguf"
     put phi3-fused "$T/b/pub/n/y.gguf"
@@ -83,7 +74,6 @@ t_merge() {
 
 # A part as a file: the bytes of the source, and its guards.
 t_gguf_file() {
-    models
     mkdir -p "$T/s"
     cp -r "$W/models/acme" "$T/s/"
     put tied-qwen2 "$T/s/one.gguf"
@@ -118,7 +108,6 @@ t_gguf_file() {
 }
 
 t_auto() {
-    models
     put tied-qwen2 "$T/home/.lmstudio/models/pub/m/x.gguf"
     mkdir -p "$T/auto"
     (unset HF_HUB_CACHE HUGGINGFACE_HUB_CACHE HF_HOME XDG_CACHE_HOME OLLAMA_MODELS LLAMA_CACHE

@@ -5,19 +5,11 @@ set -u
 cd "$(dirname "$0")/.." || exit 2
 . tests/mount.sh
 
-# put FROM TO: a model of the small store at another place, renamed there as programs do.
-put() {
-    mkdir -p "$(dirname "$2")"
-    cp "$W/models/$1.gguf" "$2.part"
-    mv "$2.part" "$2"
-}
-models() { [ -d "$W/models" ] || small_store "$W/models"; }
 watching() { sed -n 's/^watching: //p' "$M/.aprfs/status.txt"; }
 scans() { stat_of "$M" scans; }
 settled() { local n; n=$(scans); sleep 0.4; [ "$(scans)" = "$n" ]; }
 
 t_without_a_source() {
-    models
     put tied-qwen2 "$T/a/p/m/x.gguf"
     put f16-norms "$T/b/p/y/y.gguf"
     start m "" -o ttl=0 "$T/a" "$T/b"
@@ -41,7 +33,6 @@ t_without_a_source() {
 # A source behind FUSE (ours), one on the disk. With ttl=3600 only inotify can bring the second's news;
 # with a short one the first's come when somebody looks.
 t_by_ttl() {
-    models
     put tied-qwen2 "$T/inner/p/m/x.gguf"
     put f16-norms "$T/local/p/y/y.gguf"
     start inner "$T/inner" -o gguf=file
@@ -73,7 +64,6 @@ t_by_ttl() {
 # The server dies: what it had stays in the listing, readers get an error, and it serves again once it is
 # back; a folder below a source that is on the disk, and a source of its own.
 t_dead_server() {
-    models
     put tied-qwen2 "$T/inner/p/m/x.gguf"
     put f16-norms "$T/local/q/y/y.gguf"
     mkdir "$T/local/net"
@@ -109,7 +99,6 @@ t_dead_server() {
 
 # More events than the queue has room for, all of a kind that starts no scan: only that they ran over can.
 t_overflow() {
-    models
     put tied-qwen2 "$T/store/p/m/x.gguf"
     : >"$T/store/p/m/a.log"
     : >"$T/store/p/m/b.log"
@@ -137,7 +126,6 @@ PY
 # No watch left for this user (in a user name space of its own, where that can be said): by TTL, and by
 # inotify again once there are enough.
 t_no_watches() {
-    models
     put tied-qwen2 "$T/store/p/m/x.gguf"
     put f16-norms "$T/small/y.gguf"
     mkdir "$T/m" "$T/store/q"
@@ -178,7 +166,6 @@ IN_NAMESPACE
 
 # A link whose target is not there yet, by way of another link: both ends and the middle are watched.
 t_links() {
-    models
     mkdir -p "$T/store/x" "$T/mid" "$T/data"
     ln -s ../../mid/link "$T/store/x/a.gguf"
     ln -s ../data/m.gguf "$T/mid/link"
@@ -199,7 +186,6 @@ t_links() {
 
 # A disk that is mounted where a source is, or below: inotify says nothing of that.
 t_mounted() {
-    models
     mount --bind "$W" "$W" 2>/dev/null && umount "$W" || skip "nothing may be mounted here"
     put tied-qwen2 "$T/disk/p/m/x.gguf"
     put f16-norms "$T/store/p/y/y.gguf"
@@ -223,7 +209,6 @@ t_mounted() {
 # and not when the kernel happens to ask again.
 t_chmod() {
     [ "$(id -u)" = 0 ] || skip "only root's allow_other shows the sources' own modes"
-    models
     put tied-qwen2 "$T/store/p/m/x.gguf"
     chmod 755 "$T/store/p" "$T/store/p/m"
     chmod 644 "$T/store/p/m/x.gguf"
@@ -246,7 +231,6 @@ t_chmod() {
 # What is closed to us is hidden, with a line that says whose it is: also by a daemon that has locked
 # itself in by then.
 t_closed() {
-    models
     put tied-qwen2 "$T/store/p/m/x.gguf"
     put f16-norms "$T/store/p/y/y.gguf"
     mkdir "$T/store/p/z"
@@ -272,7 +256,6 @@ t_closed() {
 
 # How long a new name takes, for the log; what it may take is a bench's business.
 t_latency() {
-    models
     local i n
     mkdir -p "$T/store"
     for n in 1 $([ "$LONG" = 1 ] && echo 1000); do

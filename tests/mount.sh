@@ -205,6 +205,19 @@ until_true() {
 # small_store DIR: a plain folder of small models of every kind.
 small_store() { mkdir -p "$1"; "$B/tests/tool_store" "$1"; }
 
+# models: prints the folder of a script's small store, made once.
+models() {
+    [ -d "$W/models" ] || small_store "$W/models"
+    echo "$W/models"
+}
+
+# put FROM TO: a model of the small store at another place, renamed there as programs do.
+put() {
+    mkdir -p "$(dirname "$2")"
+    cp "$(models)/$1.gguf" "$2.part"
+    mv "$2.part" "$2"
+}
+
 # big_store FILE MIB SEED: one model; the same head for every SEED, other tensor bytes.
 big_store() { # FILE MIB SEED
     mkdir -p "$(dirname "$1")"
