@@ -37,8 +37,12 @@
 #define TEXT_FILES  ((size_t)1 << 30)
 #define UNIT_MEM    ((size_t)16 << 20) /* converted units */
 #define HARD_END_MS 300
-#define SCAN_END_MS 3000
-#define TOLD_END_S  3
+/* Of the mount itself. Twice the largest request, so that two are on their way while a third is copied: of a
+ * cold file 0.6 of the raw file's speed with 1024, 0.73 with this, 0.79 with 4096, which a reader of
+ * scattered pages pays for. */
+#define READAHEAD_KB 2048
+#define SCAN_END_MS  3000
+#define TOLD_END_S   3
 
 struct daemon {
     struct fs fs;
@@ -138,7 +142,7 @@ static void *herald_main(void *ctx)
     }
     if (dir)
         closedir(dir);
-    if (d->readahead_fd >= 0 && !compat_set_readahead(d->readahead_fd, 1024))
+    if (d->readahead_fd >= 0 && !compat_set_readahead(d->readahead_fd, READAHEAD_KB))
         log_line(LOG_NOTE, "readahead stays at the kernel's default: %s", strerror(errno));
     if (d->readahead_fd >= 0)
         close(d->readahead_fd);

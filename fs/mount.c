@@ -1,6 +1,7 @@
 /* Around the session: see mount.h. */
 #include "fs/mount.h"
 
+#include "format/bytes.h"
 #include "fs/fs.h"
 #include "fs/log.h"
 
@@ -174,15 +175,16 @@ uint64_t mount_signature(const char *dir)
     size_t cap = 0;
     struct mount_line m;
     struct stat st;
-    uint64_t h = 14695981039346656037u; /* FNV-1a */
-    if (stat(dir, &st) == 0)
-        h = ((h ^ st.st_dev) * 1099511628211u ^ st.st_ino) * 1099511628211u;
+    uint64_t h = FNV1A_START;
+    if (stat(dir, &st) == 0) {
+        h = fnv1a(h, &st.st_dev, sizeof st.st_dev);
+        h = fnv1a(h, &st.st_ino, sizeof st.st_ino);
+    }
     while (next_line(f, &line, &cap, &m)) {
         if (!is_inside(m.path, dir))
             continue;
-        h = (h ^ m.dev) * 1099511628211u;
-        for (const char *p = m.path; *p; p++)
-            h = (h ^ (unsigned char)*p) * 1099511628211u;
+        h = fnv1a(h, &m.dev, sizeof m.dev);
+        h = fnv1a(h, m.path, strlen(m.path));
     }
     free(line);
     if (f)

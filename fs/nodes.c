@@ -128,6 +128,33 @@ int nodes_new(struct nodes **out, struct err *e)
     return 0;
 }
 
+bool nodes_list_open(struct nodes *ns, struct node *dir, uint64_t now_ms, uint64_t keep_ms)
+{
+    pthread_mutex_lock(&ns->mu);
+    bool keep = now_ms < dir->listed_until_ms;
+    if (!keep)
+        dir->listed_until_ms = dir->n_list_open == 0 ? now_ms + keep_ms : 0;
+    dir->n_list_open++;
+    pthread_mutex_unlock(&ns->mu);
+    return keep;
+}
+
+void nodes_list_close(struct nodes *ns, struct node *dir)
+{
+    pthread_mutex_lock(&ns->mu);
+    dir->n_list_open--;
+    pthread_mutex_unlock(&ns->mu);
+}
+
+void nodes_list_changed(struct nodes *ns, uint64_t dir)
+{
+    pthread_mutex_lock(&ns->mu);
+    struct node *n = nodes_find_locked(ns, dir);
+    if (n)
+        n->listed_until_ms = 0;
+    pthread_mutex_unlock(&ns->mu);
+}
+
 /* --- trees -------------------------------------------------------------------------------- */
 
 static int by_name(const void *a, const void *b)
@@ -156,6 +183,19 @@ const struct tree_entry *tree_find_entry(const struct tree_dir *d, const char *n
     return d->n ? bsearch(&key, d->entry, d->n, sizeof key, by_name) : NULL;
 }
 
+size_t tree_listed_after(const struct tree_dir *d, uint64_t cookie)
+{
+    size_t lo = 0, hi = d->n;
+    while (lo < hi) {
+        size_t mid = lo + (hi - lo) / 2;
+        if (d->listed[mid]->cookie <= cookie)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    return lo;
+}
+
 /* Under the lock, or for a tree nobody else knows; the nodes' references go back. */
 static void tree_free_locked(struct nodes *ns, struct tree *t)
 {
@@ -163,6 +203,7 @@ static void tree_free_locked(struct nodes *ns, struct tree *t)
         for (size_t k = 0; k < t->dir[i].n; k++)
             put_locked(ns, t->dir[i].entry[k].node);
         free(t->dir[i].entry);
+        free(t->dir[i].listed);
     }
     free(t->dir);
     for (size_t i = 0; i < t->n_problem; i++) {

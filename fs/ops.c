@@ -23,37 +23,23 @@
 #define RESCAN_WAIT_MS 1000 /* who met a changed source waits that long for its new name */
 #define LOOKUP_POLL_MS 10
 
-/* What an open file or directory holds; fi->fh. */
-struct handle {
-    struct node *node;
-    struct vfile *vf; /* open, for a .apr */
-    struct tier_open tier;
-    struct vcache_item *item; /* sibling or extents */
-    char *text;               /* control file */
-    size_t text_len;
-    struct tree *tree; /* a directory's snapshot */
-    const struct tree_dir *dir;
-    struct handle *prev, *next; /* in fs->handles */
-};
-
-static struct fs *fs_of(fuse_req_t req)
+struct fs *ops_fs(fuse_req_t req)
 {
     return fuse_req_userdata(req);
 }
 
-static void count_op(fuse_req_t req, enum counters_op op)
+void ops_count(fuse_req_t req, enum counters_op op)
 {
-    counters_op(&fs_of(req)->count, op);
+    counters_op(&ops_fs(req)->count, op);
 }
 
-/* Counted before it is answered: req is gone afterwards. */
-static void reply_err(fuse_req_t req, int error)
+void ops_reply_err(fuse_req_t req, int error)
 {
-    counters_error(&fs_of(req)->count, error);
+    counters_error(&ops_fs(req)->count, error);
     fuse_reply_err(req, error);
 }
 
-static struct handle *handle_of(const struct fuse_file_info *fi)
+struct handle *ops_handle(const struct fuse_file_info *fi)
 {
     return (struct handle *)(uintptr_t)fi->fh;
 }
@@ -118,8 +104,8 @@ static int full_stat(struct fs *fs, struct node *n, struct stat *st, struct err 
     return 0;
 }
 
-static void set_entry(struct fs *fs, const struct node *n, const struct stat *st,
-                      struct fuse_entry_param *p)
+void ops_set_entry(struct fs *fs, const struct node *n, const struct stat *st,
+                   struct fuse_entry_param *p)
 {
     *p = (struct fuse_entry_param){.ino = n->ino, .generation = 1, .attr = *st};
     bool passing = n->kind == NODE_CTL || (node_is_file(n) && vfile_stale(n->vf));
@@ -131,7 +117,7 @@ static void reply_failed(fuse_req_t req, const struct node *n, const char *what,
                          const struct err *e)
 {
     log_line(LOG_WARN, "%s: %s: %s", n->path, what, e->msg);
-    reply_err(req, -rc);
+    ops_reply_err(req, -rc);
 }
 
 /* --- lookup and attributes ---------------------------------------------------------------- */
@@ -176,8 +162,8 @@ static int find_child(struct fs *fs, fuse_ino_t parent, const char *name, struct
 
 static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
-    count_op(req, COUNT_lookup);
-    struct fs *fs = fs_of(req);
+    ops_count(req, COUNT_lookup);
+    struct fs *fs = ops_fs(req);
     struct fuse_entry_param p = {.entry_timeout = FS_NEGATIVE_TIMEOUT_S};
     struct node *n;
     struct stat st;
@@ -194,12 +180,12 @@ static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
         counters_error(&fs->count, ENOENT);
         fuse_reply_entry(req, &p); /* ino 0: there is none, and that may be remembered */
     } else if (!n) {
-        reply_err(req, -rc);
+        ops_reply_err(req, -rc);
     } else if (rc < 0) {
         nodes_forget(fs->nodes, n->ino, 1);
         reply_failed(req, n, "lookup", rc, &e);
     } else {
-        set_entry(fs, n, &st, &p);
+        ops_set_entry(fs, n, &st, &p);
         if (fuse_reply_entry(req, &p) < 0)
             nodes_forget(fs->nodes, n->ino, 1); /* interrupted: the kernel does not count it */
     }
@@ -208,34 +194,34 @@ static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 
 static void op_forget(fuse_req_t req, fuse_ino_t ino, uint64_t nlookup)
 {
-    count_op(req, COUNT_forget);
-    nodes_forget(fs_of(req)->nodes, ino, nlookup);
+    ops_count(req, COUNT_forget);
+    nodes_forget(ops_fs(req)->nodes, ino, nlookup);
     fuse_reply_none(req);
 }
 
 static void op_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *f)
 {
-    count_op(req, COUNT_forget);
-    struct fs *fs = fs_of(req);
+    ops_count(req, COUNT_forget);
+    struct fs *fs = ops_fs(req);
     for (size_t i = 0; i < count; i++)
         nodes_forget(fs->nodes, f[i].ino, f[i].nlookup);
     fuse_reply_none(req);
 }
 
-static struct node *node_or_stale(fuse_req_t req, fuse_ino_t ino)
+struct node *ops_node(fuse_req_t req, fuse_ino_t ino)
 {
-    struct node *n = nodes_find(fs_of(req)->nodes, ino);
+    struct node *n = nodes_find(ops_fs(req)->nodes, ino);
     if (!n)
-        reply_err(req, ESTALE);
+        ops_reply_err(req, ESTALE);
     return n;
 }
 
 static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-    count_op(req, COUNT_getattr);
+    ops_count(req, COUNT_getattr);
     (void)fi;
-    struct fs *fs = fs_of(req);
-    struct node *n = node_or_stale(req, ino);
+    struct fs *fs = ops_fs(req);
+    struct node *n = ops_node(req, ino);
     if (!n)
         return;
     struct stat st;
@@ -250,26 +236,26 @@ static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 
 static void op_readlink(fuse_req_t req, fuse_ino_t ino)
 {
-    count_op(req, COUNT_readlink);
-    struct fs *fs = fs_of(req); /* req is gone once it is answered */
-    struct node *n = node_or_stale(req, ino);
+    ops_count(req, COUNT_readlink);
+    struct fs *fs = ops_fs(req); /* req is gone once it is answered */
+    struct node *n = ops_node(req, ino);
     if (!n)
         return;
     if (n->kind == NODE_LINK)
         fuse_reply_readlink(req, n->target);
     else
-        reply_err(req, EINVAL);
+        ops_reply_err(req, EINVAL);
     nodes_put(fs->nodes, n);
 }
 
 static void op_statfs(fuse_req_t req, fuse_ino_t ino)
 {
-    count_op(req, COUNT_statfs);
+    ops_count(req, COUNT_statfs);
     (void)ino;
     /* No blocks: nothing is stored here. */
     struct statvfs st = {.f_bsize = 4096,
                          .f_frsize = 4096,
-                         .f_files = nodes_count(fs_of(req)->nodes),
+                         .f_files = nodes_count(ops_fs(req)->nodes),
                          .f_namemax = 255,
                          .f_flag = ST_RDONLY | ST_NOSUID | ST_NODEV};
     fuse_reply_statfs(req, &st);
@@ -277,8 +263,7 @@ static void op_statfs(fuse_req_t req, fuse_ino_t ino)
 
 /* --- open and read ------------------------------------------------------------------------ */
 
-/* A handle on node, which it takes over; NULL: no memory, and node is put. */
-static struct handle *handle_new(struct fs *fs, struct node *node)
+struct handle *ops_handle_new(struct fs *fs, struct node *node)
 {
     struct handle *h = calloc(1, sizeof *h);
     if (!h) {
@@ -295,7 +280,7 @@ static struct handle *handle_new(struct fs *fs, struct node *node)
     return h;
 }
 
-static void handle_free(struct fs *fs, struct handle *h)
+void ops_handle_free(struct fs *fs, struct handle *h)
 {
     pthread_mutex_lock(&fs->handles_mu);
     *(h->prev ? &h->prev->next : &fs->handles) = h->next;
@@ -309,6 +294,8 @@ static void handle_free(struct fs *fs, struct handle *h)
     }
     vcache_put(fs->env.texts, h->item);
     free(h->text);
+    if (h->tree)
+        nodes_list_close(fs->nodes, h->node);
     tree_put(fs->nodes, h->tree);
     nodes_put(fs->nodes, h->node);
     free(h);
@@ -317,7 +304,7 @@ static void handle_free(struct fs *fs, struct handle *h)
 void ops_close_all(struct fs *fs)
 {
     while (fs->handles)
-        handle_free(fs, fs->handles);
+        ops_handle_free(fs, fs->handles);
 }
 
 static int open_apr(struct fs *fs, struct handle *h, pid_t pid, struct err *e)
@@ -343,19 +330,19 @@ static int open_apr(struct fs *fs, struct handle *h, pid_t pid, struct err *e)
 
 static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-    count_op(req, COUNT_open);
-    struct fs *fs = fs_of(req);
+    ops_count(req, COUNT_open);
+    struct fs *fs = ops_fs(req);
     if ((fi->flags & O_ACCMODE) != O_RDONLY || (fi->flags & O_TRUNC)) {
-        reply_err(req, EROFS);
+        ops_reply_err(req, EROFS);
         return;
     }
-    struct node *n = node_or_stale(req, ino);
+    struct node *n = ops_node(req, ino);
     if (!n)
         return;
     struct err e;
-    struct handle *h = handle_new(fs, n);
+    struct handle *h = ops_handle_new(fs, n);
     if (!h) {
-        reply_err(req, ENOMEM);
+        ops_reply_err(req, ENOMEM);
         return;
     }
     int rc = err_set(&e, -EISDIR, "not a file");
@@ -374,8 +361,8 @@ static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     if (rc < 0) {
         if (rc != -ESTALE)
             log_line(LOG_WARN, "%s: open: %s", n->path, e.msg);
-        handle_free(fs, h);
-        reply_err(req, -rc);
+        ops_handle_free(fs, h);
+        ops_reply_err(req, -rc);
         return;
     }
     fi->fh = (uintptr_t)h;
@@ -384,14 +371,14 @@ static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
     fi->keep_cache = !fi->direct_io && h->tier.mode != TIER_1A;
     fi->noflush = 1;
     if (compat_reply_open(req, fi, h->tier.backing_id) < 0)
-        handle_free(fs, h);
+        ops_handle_free(fs, h);
 }
 
 static void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-    count_op(req, COUNT_release);
+    ops_count(req, COUNT_release);
     (void)ino;
-    handle_free(fs_of(req), handle_of(fi));
+    ops_handle_free(ops_fs(req), ops_handle(fi));
     fuse_reply_err(req, 0);
 }
 
@@ -447,7 +434,7 @@ static int read_handle(struct handle *h, void *dst, uint64_t off, size_t size, s
  * answered the reader may close the file: h is not touched any more. */
 static bool read_sent(fuse_req_t req, struct handle *h, void *buf, uint64_t off, size_t size)
 {
-    struct fs *fs = fs_of(req);
+    struct fs *fs = ops_fs(req);
     struct iovec iov[COMPAT_MAX_IOV];
     struct vfile *vf = h->vf;
     struct err e;
@@ -455,7 +442,8 @@ static bool read_sent(fuse_req_t req, struct handle *h, void *buf, uint64_t off,
     size_t got;
     if (!vf || h->tier.mode != TIER_DIRECT || !buf || size > COMPAT_MAX_IO)
         return false;
-    if (vfile_send(vf, off, size, iov, COMPAT_MAX_IOV, &n, &got, buf, &e) <= 0)
+    bool follows = atomic_exchange(&h->next_off, off + size) == off;
+    if (vfile_send(vf, off, size, follows, iov, COMPAT_MAX_IOV, &n, &got, buf, &e) <= 0)
         return false; /* what is wrong, the other way will say */
     int rc = compat_reply_iov(req, iov, n);
     if (rc == -EFAULT) { /* the kernel has told the reader EIO */
@@ -474,10 +462,10 @@ static bool read_sent(fuse_req_t req, struct handle *h, void *buf, uint64_t off,
 static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
                     struct fuse_file_info *fi)
 {
-    count_op(req, COUNT_read);
+    ops_count(req, COUNT_read);
     (void)ino;
-    struct fs *fs = fs_of(req);
-    struct handle *h = handle_of(fi);
+    struct fs *fs = ops_fs(req);
+    struct handle *h = ops_handle(fi);
     void *buf = buffer_get();
     struct err e;
     size_t got = 0;
@@ -492,7 +480,7 @@ static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
         atomic_fetch_add(&fs->n_eio, 1);
         if (!h->vf || !vfile_stale(h->vf)) /* that was said once already */
             log_line(LOG_WARN, "%s: %s", h->node->path, e.msg);
-        reply_err(req, -rc);
+        ops_reply_err(req, -rc);
         return;
     }
     atomic_fetch_add_explicit(&fs->n_read_bytes, got, memory_order_relaxed);
@@ -504,117 +492,6 @@ static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
     fuse_reply_buf(req, buf, got);
 }
 
-/* --- directories -------------------------------------------------------------------------- */
-
-static void op_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
-{
-    (void)ino;
-    count_op(req, COUNT_releasedir);
-    handle_free(fs_of(req), handle_of(fi));
-    fuse_reply_err(req, 0);
-}
-
-static void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
-{
-    count_op(req, COUNT_opendir);
-    struct fs *fs = fs_of(req);
-    watch_touch(fs->watch);
-    struct node *n = node_or_stale(req, ino);
-    if (!n)
-        return;
-    if (n->kind != NODE_DIR) {
-        nodes_put(fs->nodes, n);
-        reply_err(req, ENOTDIR);
-        return;
-    }
-    struct handle *h = handle_new(fs, n);
-    if (!h) {
-        reply_err(req, ENOMEM);
-        return;
-    }
-    h->tree = nodes_tree(fs->nodes);
-    h->dir = tree_find_dir(h->tree, ino); /* NULL: it left the tree, and is empty */
-    fi->fh = (uintptr_t)h;
-    if (fuse_reply_open(req, fi) < 0)
-        handle_free(fs, h);
-}
-
-/* Entry at offset off as name and node; 0 and 1 are "." and "..". NULL past the end. */
-static const char *entry_at(struct fs *fs, struct handle *h, off_t off, struct node **n)
-{
-    *n = NULL;
-    if (off == 0 || off == 1) {
-        *n = off == 0 ? NULL : nodes_find(fs->nodes, h->node->parent);
-        return off == 0 ? "." : "..";
-    }
-    size_t i = (size_t)off - 2;
-    if (!h->dir || i >= h->dir->n)
-        return NULL;
-    *n = h->dir->entry[i].node;
-    return h->dir->entry[i].name;
-}
-
-/* Puts one entry into buf; returns its bytes, > size if it does not fit. */
-static size_t put_entry(fuse_req_t req, char *buf, size_t size, const char *name, struct node *n,
-                        off_t next, bool plus)
-{
-    struct fs *fs = fs_of(req);
-    struct stat st;
-    node_stat(n, &st);
-    if (!plus)
-        return fuse_add_direntry(req, buf, size, name, &st, next);
-    bool dot = name[0] == '.' && (name[1] == '\0' || (name[1] == '.' && name[2] == '\0'));
-    struct fuse_entry_param p = {.attr = st}; /* ino 0: a name alone, for the size is not known */
-    bool counted = !dot && n->kind != NODE_CTL && atomic_load(&n->size) != NODE_SIZE_UNKNOWN;
-    if (counted)
-        set_entry(fs, n, &st, &p);
-    size_t len = fuse_add_direntry_plus(req, buf, size, name, &p, next);
-    if (counted && len <= size)
-        nodes_add_lookup(fs->nodes, n);
-    return len;
-}
-
-static void do_readdir(fuse_req_t req, size_t size, off_t off, struct fuse_file_info *fi, bool plus)
-{
-    struct fs *fs = fs_of(req);
-    struct handle *h = handle_of(fi);
-    char *buf = malloc(size);
-    if (!buf) {
-        reply_err(req, ENOMEM);
-        return;
-    }
-    size_t used = 0;
-    struct node *n;
-    for (const char *name; (name = entry_at(fs, h, off, &n)); off++) {
-        if (off >= 2 && h->dir->entry[off - 2].hidden)
-            continue;
-        size_t len = put_entry(req, buf + used, size - used, name, n ? n : h->node, off + 1, plus);
-        if (off == 1)
-            nodes_put(fs->nodes, n);
-        if (len > size - used)
-            break;
-        used += len;
-    }
-    fuse_reply_buf(req, buf, used);
-    free(buf);
-}
-
-static void op_readdir(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
-                       struct fuse_file_info *fi)
-{
-    count_op(req, COUNT_readdir);
-    (void)ino;
-    do_readdir(req, size, off, fi, false);
-}
-
-static void op_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
-                           struct fuse_file_info *fi)
-{
-    count_op(req, COUNT_readdirplus);
-    (void)ino;
-    do_readdir(req, size, off, fi, true);
-}
-
 /* --- extended attributes ------------------------------------------------------------------ */
 
 static void reply_value(fuse_req_t req, const char *p, size_t len, size_t size)
@@ -622,16 +499,16 @@ static void reply_value(fuse_req_t req, const char *p, size_t len, size_t size)
     if (size == 0)
         fuse_reply_xattr(req, len);
     else if (len > size)
-        reply_err(req, ERANGE);
+        ops_reply_err(req, ERANGE);
     else
         fuse_reply_buf(req, p, len);
 }
 
 static void op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
 {
-    count_op(req, COUNT_getxattr);
-    struct fs *fs = fs_of(req);
-    struct node *n = node_or_stale(req, ino);
+    ops_count(req, COUNT_getxattr);
+    struct fs *fs = ops_fs(req);
+    struct node *n = ops_node(req, ino);
     if (!n)
         return;
     char *text = NULL;
@@ -641,7 +518,7 @@ static void op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t
     if (rc == -ESTALE) /* as in op_open */
         watch_rescan(fs->watch, RESCAN_WAIT_MS);
     if (rc < 0)
-        reply_err(req, -rc);
+        ops_reply_err(req, -rc);
     else
         reply_value(req, text, len, size);
     free(rc < 0 ? NULL : text);
@@ -650,9 +527,9 @@ static void op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t
 
 static void op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
 {
-    count_op(req, COUNT_listxattr);
-    struct fs *fs = fs_of(req);
-    struct node *n = node_or_stale(req, ino);
+    ops_count(req, COUNT_listxattr);
+    struct fs *fs = ops_fs(req);
+    struct node *n = ops_node(req, ino);
     if (!n)
         return;
     char *text = NULL;
@@ -660,7 +537,7 @@ static void op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
     struct err e;
     int rc = ctl_xattr_list(fs, n, &text, &len, &e);
     if (rc < 0)
-        reply_err(req, -rc);
+        ops_reply_err(req, -rc);
     else
         reply_value(req, text, len, size);
     free(text);
@@ -684,10 +561,10 @@ const struct fuse_lowlevel_ops ops_table = {
     .open = op_open,
     .read = op_read,
     .release = op_release,
-    .opendir = op_opendir,
-    .readdir = op_readdir,
-    .readdirplus = op_readdirplus,
-    .releasedir = op_releasedir,
+    .opendir = ops_dir_open,
+    .readdir = ops_dir_read,
+    .readdirplus = ops_dir_read_plus,
+    .releasedir = ops_dir_release,
     .getxattr = op_getxattr,
     .listxattr = op_listxattr,
     .setattr = ops_refuse_setattr,

@@ -70,6 +70,8 @@ struct node {
     int refs;
     bool
         touched; /* shows other attributes than the kernel may know; who builds trees looks at it */
+    uint64_t listed_until_ms; /* nodes_list_open */
+    unsigned n_list_open;
     struct node *chain;
 };
 
@@ -82,12 +84,14 @@ static inline bool node_is_file(const struct node *n)
 struct tree_entry {
     const char *name; /* the last part of node->path */
     struct node *node;
-    bool hidden; /* from readdir */
+    uint64_t cookie; /* its place in a listing */
+    bool hidden;     /* from readdir */
 };
 
 struct tree_dir {
     struct node *node;
-    struct tree_entry *entry; /* sorted by name */
+    struct tree_entry *entry;         /* sorted by name */
+    const struct tree_entry **listed; /* sorted by cookie */
     size_t n;
 };
 
@@ -145,6 +149,20 @@ struct vfile *nodes_vfile(struct nodes *ns, struct node *n); /* counted; NULL: h
 
 const struct tree_dir *tree_find_dir(const struct tree *t, uint64_t ino); /* NULL: none */
 const struct tree_entry *tree_find_entry(const struct tree_dir *d, const char *name);
+
+/* A place in a listing follows from the name alone (but for names whose hashes are equal), so that who
+ * stopped in one tree goes on in another, and skips and repeats no name that is in both. Cookies are
+ * TREE_COOKIE_MIN .. INT64_MAX. Returns the index in d->listed of the first entry past a cookie. */
+#define TREE_COOKIE_MIN 3
+size_t tree_listed_after(const struct tree_dir *d, uint64_t cookie);
+
+/* A directory is opened (and closed). True: the kernel may answer from the listing it keeps. It may not
+ * when keep_ms have gone by since that was begun, nor after a change, which whoever tells the kernel of
+ * it says here first. A handle that was open at a change may still bring the kernel what it read before:
+ * only one that is opened alone begins a listing to keep. */
+bool nodes_list_open(struct nodes *ns, struct node *dir, uint64_t now_ms, uint64_t keep_ms);
+void nodes_list_close(struct nodes *ns, struct node *dir);
+void nodes_list_changed(struct nodes *ns, uint64_t dir);
 
 void node_stat(const struct node *n, struct stat *st);
 

@@ -1,6 +1,7 @@
 /* From what each path shall show to nodes and directories: see tree_internal.h. */
 #include "fs/tree_internal.h"
 
+#include "format/bytes.h"
 #include "format/name.h"
 
 #include <errno.h>
@@ -136,6 +137,33 @@ static const char *last_part(const char *path)
     return s ? s + 1 : path;
 }
 
+static int by_cookie(const void *a, const void *b)
+{
+    const struct tree_entry *x = *(const struct tree_entry *const *)a,
+                            *y = *(const struct tree_entry *const *)b;
+    return x->cookie < y->cookie ? -1 : x->cookie > y->cookie ? 1 : strcmp(x->name, y->name);
+}
+
+/* Gives every entry its place. Names with one hash have places side by side, in byte order. */
+static int list_dir(struct tree_dir *d, struct err *e)
+{
+    d->listed = calloc(d->n ? d->n : 1, sizeof *d->listed);
+    if (!d->listed)
+        return err_set(e, -ENOMEM, "no memory for a directory");
+    for (size_t i = 0; i < d->n; i++) {
+        struct tree_entry *en = &d->entry[i];
+        en->cookie = TREE_COOKIE_MIN + (fnv1a(FNV1A_START, en->name, strlen(en->name)) >> 2);
+        d->listed[i] = en;
+    }
+    qsort(d->listed, d->n, sizeof *d->listed, by_cookie);
+    for (size_t i = 1; i < d->n; i++) {
+        struct tree_entry *en = &d->entry[d->listed[i] - d->entry];
+        if (en->cookie <= d->listed[i - 1]->cookie)
+            en->cookie = d->listed[i - 1]->cookie + 1;
+    }
+    return 0;
+}
+
 /* The items of one directory, sorted; a directory wished for twice is one, any other double name
  * stays with its first. */
 static int make_dir(struct builder *b, struct node *node, size_t lo, size_t hi)
@@ -163,7 +191,7 @@ static int make_dir(struct builder *b, struct node *node, size_t lo, size_t hi)
     }
     node->touched = node->touched || atomic_load(&node->mtime_ns) != newest;
     atomic_store(&node->mtime_ns, newest);
-    return 0;
+    return list_dir(d, b->e);
 }
 
 static int cmp_item_dir(const void *key, const void *item)

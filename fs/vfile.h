@@ -93,9 +93,9 @@ int vfile_read(struct vfile *vf, void *dst, uint64_t off, size_t len, size_t *go
  * where it lies; scratch (of len bytes at least) takes what is in no memory, and, where these would be more
  * than max pieces, the short ones of them. 1: *n pieces of *got bytes in all; vfile_sent ends that once the
  * reply is out, and the file may be closed meanwhile. 0: not to be had that way (no lease, converted
- * bytes): vfile_read. Else as vfile_read. */
-int vfile_send(struct vfile *vf, uint64_t off, size_t len, struct iovec *iov, int max, int *n,
-               size_t *got, void *scratch, struct err *e);
+ * bytes): vfile_read. Else as vfile_read. ahead: the reader goes on behind this range, most likely. */
+int vfile_send(struct vfile *vf, uint64_t off, size_t len, bool ahead, struct iovec *iov, int max,
+               int *n, size_t *got, void *scratch, struct err *e);
 void vfile_sent(struct vfile *vf, size_t got);
 
 /* Of an open file. */

@@ -175,6 +175,7 @@ static uint8_t zeros[64 << 10]; /* never written */
 struct reply {
     struct iovec *iov;
     int max, n;
+    bool ahead;           /* what follows is wanted, too */
     size_t gather;        /* pieces shorter than this are copied into scratch */
     uint64_t file, mem;   /* bytes of parts, of the head */
     uint8_t *scratch_end; /* of the last piece in scratch */
@@ -236,6 +237,8 @@ static int put_seg(struct vfile *vf, const struct vseg *s, uint64_t at, size_t l
             return rc < 0 ? rc : put_scratch(r, scratch, len);
         }
         p = pinned_map(vf->pins, s->part);
+        if (r->ahead && len >= SHORT_PIECE)
+            compat_read_ahead(pinned_fd(vf->pins, s->part), s->src_off + at);
         return p ? put_piece(r, p + s->src_off + at, len) : PUT_CANNOT;
     case VSEG_ZERO:
         return put_zeros(r, len, scratch);
@@ -266,10 +269,10 @@ static int put_range(struct vfile *vf, uint64_t off, size_t len, struct reply *r
     return rc;
 }
 
-int vfile_send(struct vfile *vf, uint64_t off, size_t len, struct iovec *iov, int max, int *n,
-               size_t *got, void *scratch, struct err *e)
+int vfile_send(struct vfile *vf, uint64_t off, size_t len, bool ahead, struct iovec *iov, int max,
+               int *n, size_t *got, void *scratch, struct err *e)
 {
-    struct reply r = {.iov = iov, .max = max};
+    struct reply r = {.iov = iov, .max = max, .ahead = ahead};
     size_t want = off >= vf->size ? 0 : vf->size - off < len ? vf->size - off : len;
     *n = 0;
     *got = 0;

@@ -67,19 +67,35 @@ static uint64_t clock_ms(void)
 
 /* --- scanning ----------------------------------------------------------------------------- */
 
-static void notify_changed(void *ctx, uint64_t dir, const char *name)
+static bool disarmed(struct watch *w)
 {
-    struct watch *w = ctx;
     pthread_mutex_lock(&w->mu);
     bool off = w->disarmed;
     pthread_mutex_unlock(&w->mu);
-    if (off)
+    return off;
+}
+
+/* What the kernel answers: -ENOENT, it does not know that; anything else ends with the mount. */
+
+static void notify_changed(void *ctx, uint64_t dir, const char *name)
+{
+    struct watch *w = ctx;
+    if (disarmed(w))
         return;
-    /* -ENOENT: the kernel does not know it; anything else ends with the mount. */
-    if (name)
+    if (name) {
         fuse_lowlevel_notify_inval_entry(w->fs->se, dir, name, strlen(name));
-    else
-        fuse_lowlevel_notify_inval_inode(w->fs->se, dir, -1, 0);
+    } else {
+        nodes_list_changed(w->fs->nodes, dir);
+        fuse_lowlevel_notify_inval_inode(w->fs->se, dir, 0, 0); /* attributes, and the listing */
+    }
+}
+
+static void notify_attributes(void *ctx, uint64_t ino, const char *name)
+{
+    struct watch *w = ctx;
+    (void)name;
+    if (!disarmed(w))
+        fuse_lowlevel_notify_inval_inode(w->fs->se, ino, -1, 0);
 }
 
 static void log_problems(const struct store_set *set)
@@ -129,7 +145,7 @@ static void show_tree(struct watch *w, struct tree *next, bool first)
     pthread_cond_broadcast(&w->scanned);
     pthread_mutex_unlock(&w->mu);
     tree_diff(old, now, notify_changed, w);
-    nodes_touched(fs->nodes, notify_changed, w);
+    nodes_touched(fs->nodes, notify_attributes, w);
     if (now->n_model != old->n_model)
         mount_notify_models(fs, "");
     tree_put(fs->nodes, now);

@@ -287,6 +287,123 @@ PY
     done
 }
 
+# A listing that the kernel keeps asks us nothing, and a change ends it at once, for handles that were
+# open before it too; while such a one is open no new listing is kept.
+t_listing() {
+    put tied-qwen2 "$T/s/p/m/x.gguf"
+    put tied-qwen2 "$T/s/p/n/y.gguf"
+    start m "$T/s"
+    python3 - "$M" "$T/s" <<'PY'
+import os, shutil, sys, time
+mnt, store = sys.argv[1:]
+where = mnt + "/p"
+
+def asked():
+    return sum(int(l.split()[1]) for l in open(mnt + "/.aprfs/metrics")
+               if l.startswith('aprfs_requests_total{op="readdir'))
+
+def listed(what, want):
+    got = sorted(os.listdir(what))
+    assert got == want, (got, want)
+
+def requests_of_a_listing(want):
+    n = asked()
+    listed(where, want)
+    return asked() - n
+
+def until(cond):
+    t = time.monotonic()
+    while not cond():
+        assert time.monotonic() < t + 20
+        time.sleep(0.002)
+
+assert requests_of_a_listing(["m", "n"]) > 0
+assert requests_of_a_listing(["m", "n"]) == 0, "not kept"
+fresh, used = os.open(where, os.O_RDONLY), os.open(where, os.O_RDONLY)
+listed(used, ["m", "n"])
+os.makedirs(store + "/p/o")
+shutil.copy2(store + "/p/m/x.gguf", store + "/p/o/x.gguf") # no new time for the directory to show
+until(lambda: sorted(os.listdir(used)) == ["m", "n", "o"]) # though nobody else looks there
+until(lambda: requests_of_a_listing(["m", "n", "o"]) > 0)
+assert requests_of_a_listing(["m", "n", "o"]) > 0, "kept, though a handle of before the change is open"
+listed(fresh, ["m", "n", "o"]) # read from the start for the first time
+os.close(fresh)
+os.close(used)
+until(lambda: requests_of_a_listing(["m", "n", "o"]) == 0) # handles are released a little later
+shutil.rmtree(store + "/p/n")
+until(lambda: not os.path.exists(where + "/n"))
+listed(where, ["m", "o"])
+PY
+    stop
+}
+
+# Who reads a directory in pieces while names come and go gets each that stays exactly once.
+t_in_pieces() {
+    local i
+    for i in $(seq 100 219); do put tied-qwen2 "$T/s/p/m$i/x.gguf"; done
+    start m "$T/s"
+    python3 - "$M" "$T/s" <<'PY'
+import ctypes, os, shutil, sys, time
+mnt, store = sys.argv[1:]
+libc = ctypes.CDLL(None, use_errno=True)
+
+def some(fd, size): # getdents64: names, and where the next ones are
+    buf = ctypes.create_string_buffer(size)
+    n = libc.syscall(217 if os.uname().machine == "x86_64" else 61, fd, buf, size)
+    assert n >= 0, os.strerror(ctypes.get_errno())
+    names, at = [], 0
+    while at < n:
+        length = int.from_bytes(buf.raw[at + 16:at + 18], "little")
+        names.append(buf.raw[at + 19:at + length].split(b"\0")[0].decode())
+        at += length
+    return names
+
+def whole(fd, names):
+    while True:
+        more = some(fd, 4096)
+        if not more:
+            return names
+        names += more
+
+def check(names, stay, go):
+    assert len(names) == len(set(names)), sorted(n for n in names if names.count(n) > 1)
+    assert stay <= set(names) <= stay | go | {".", ".."}, sorted(stay ^ set(names))
+
+where = mnt + "/p"
+first = {"m%d" % i for i in range(100, 220)}
+fds = [os.open(where, os.O_RDONLY) for _ in range(3)]
+begun = [some(fds[0], 256), some(fds[1], 1024), []] # the last one begins when all is over
+gone = {"m%d" % i for i in range(100, 220, 3)}
+new = {"k%d" % i for i in range(40)} | {"z%d" % i for i in range(40)}
+for n in gone:
+    shutil.rmtree(store + "/p/" + n)
+for n in new:
+    os.makedirs(store + "/p/" + n)
+    shutil.copy(store + "/p/m101/x.gguf", store + "/p/%s/x.gguf" % n)
+t = time.monotonic()
+while set(os.listdir(where)) != first - gone | new:
+    assert time.monotonic() < t + 20
+    time.sleep(0.01)
+for fd, names in zip(fds, begun):
+    check(whole(fd, names), first - gone, gone | new)
+    os.lseek(fd, 0, os.SEEK_SET)
+    check(whole(fd, []), first - gone | new, set())
+# A place in a listing is good in another one: an NFS server has no handle to come back to.
+a = os.open(where, os.O_RDONLY)
+names = some(a, 1024)
+place = os.lseek(a, 0, os.SEEK_CUR)
+shutil.rmtree(store + "/p/" + [n for n in names if n not in (".", "..")][0])
+t = time.monotonic()
+while len(os.listdir(where)) == len(first - gone | new):
+    assert time.monotonic() < t + 20
+    time.sleep(0.01)
+b = os.open(where, os.O_RDONLY)
+os.lseek(b, place, os.SEEK_SET)
+check(whole(b, names), first - gone | new, set())
+PY
+    stop
+}
+
 run watch_goes_on_without_a_source t_without_a_source
 run watch_looks_at_network_sources_by_ttl t_by_ttl
 run watch_keeps_what_a_dead_server_had t_dead_server
@@ -296,5 +413,7 @@ run watch_overflow_rescans t_overflow
 run watch_without_watches_goes_by_ttl t_no_watches
 run watch_shows_who_may_read_at_once t_chmod
 run watch_says_who_closed_a_file t_closed
+run watch_renews_listings_that_the_kernel_keeps t_listing
+run watch_lists_in_pieces t_in_pieces
 run watch_new_names_show_soon t_latency
 tests_end

@@ -1,11 +1,16 @@
 /* INIT's answer as libfuse before 3.17 sends it, and what is added to it. Numbers are those of Linux'
  * include/uapi/linux/fuse.h, written out: opcode 26, INIT_EXT bit 30, DIRECT_IO_ALLOW_MMAP bit 36,
- * PASSTHROUGH bit 37, max_stack_depth at byte 36 of fuse_init_out. */
+ * PASSTHROUGH bit 37, max_stack_depth at byte 36 of fuse_init_out. And reading ahead. */
 #include "fs/compat.h"
 #include "tests/support.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/uio.h>
+#include <time.h>
+#include <unistd.h>
 
 #define BOTH (COMPAT_MMAP_DIRECT | COMPAT_PASSTHROUGH)
 
@@ -128,11 +133,66 @@ static void compat_leaves_the_unexpected_alone(void **state)
     assert_int_equal(compat_answer_patch(&o, a.iov, 2, BOTH, out), BOTH);
 }
 
+static size_t resident(const void *map, size_t off, size_t len)
+{
+    unsigned char there[4096];
+    size_t n = 0;
+    assert_true(len / 4096 <= sizeof there);
+    assert_int_equal(mincore((char *)(uintptr_t)map + off, len, there), 0);
+    for (size_t i = 0; i < len / 4096; i++)
+        n += there[i] & 1;
+    return n;
+}
+
+#define FILE_SIZE ((size_t)24 << 20)
+#define ASKED     ((size_t)8 << 20)
+
+/* Pages that come without anybody's reading them: those asked for, not the file's begin. */
+static void compat_reads_ahead(void **state)
+{
+    (void)state;
+    char name[] = "build/ahead.XXXXXX";
+    int fd = mkstemp(name);
+    assert_true(fd >= 0);
+    unlink(name);
+    char *mib = malloc(1 << 20);
+    assert_non_null(mib);
+    memset(mib, 'x', 1 << 20);
+    for (size_t i = 0; i < FILE_SIZE >> 20; i++)
+        assert_int_equal(write(fd, mib, 1 << 20), 1 << 20);
+    free(mib);
+    assert_int_equal(fsync(fd), 0);
+    assert_int_equal(posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED), 0);
+    void *map = mmap(NULL, FILE_SIZE, PROT_READ, MAP_SHARED, fd, 0);
+    assert_ptr_not_equal(map, MAP_FAILED);
+    char *why = NULL;
+    if (resident(map, 0, FILE_SIZE - ASKED) > 0)
+        why = "this file system keeps the pages of a file that nobody needs";
+    errno = 7;
+    compat_read_ahead(fd, ASKED);
+    assert_int_equal(errno, 7);
+    for (int i = 0; !why && resident(map, ASKED, 128 << 10) < 32; i++) {
+        assert_true(i < 5000);
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    }
+    size_t before = resident(map, 0, ASKED);
+    compat_read_ahead(-1, 0);
+    assert_int_equal(errno, 7);
+    munmap(map, FILE_SIZE);
+    close(fd);
+    if (why) {
+        print_message("# %s\n", why);
+        skip();
+    }
+    assert_int_equal(before, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(compat_adds_what_was_offered),
         cmocka_unit_test(compat_leaves_the_unexpected_alone),
+        cmocka_unit_test(compat_reads_ahead),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

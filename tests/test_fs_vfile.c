@@ -147,7 +147,7 @@ static void check_sent(struct rig *r, const uint8_t *want, uint64_t size, uint64
     struct err e = {0};
     int n = 0;
     size_t got = 0, sum = 0, expect = size - off < len ? size - off : len;
-    int rc = vfile_send(r->vf, off, len, iov, max, &n, &got, buf, &e);
+    int rc = vfile_send(r->vf, off, len, off == 0, iov, max, &n, &got, buf, &e);
     if (rc < 0)
         fail_msg("%llu+%zu: %s", (unsigned long long)off, len, e.msg);
     if (rc == 0 && has_made_bytes(r, off, expect))

@@ -518,6 +518,79 @@ static void tree_nodes_live_as_long_as_the_kernel_counts_on_them(void **state)
     world_free(w);
 }
 
+/* The names of a directory in the order of a listing, one after another's cookie. */
+static void listing(struct world *w, struct tree *t, const char *path, char *out, size_t size)
+{
+    const struct tree_dir *d = tree_find_dir(t, walk(w, path)->ino);
+    uint64_t cookie = TREE_COOKIE_MIN - 1;
+    *out = '\0';
+    for (size_t i; (i = tree_listed_after(d, cookie)) < d->n; cookie = d->listed[i]->cookie) {
+        assert_true(d->listed[i]->cookie > cookie && d->listed[i]->cookie <= INT64_MAX);
+        size_t n = strlen(out);
+        snprintf(out + n, size - n, "%s\n", d->listed[i]->name);
+    }
+}
+
+static uint64_t cookie_of(struct world *w, struct tree *t, const char *path, const char *name)
+{
+    return tree_find_entry(tree_find_dir(t, walk(w, path)->ino), name)->cookie;
+}
+
+static void tree_places_follow_from_names(void **state)
+{
+    (void)state;
+    struct world *w = world_new();
+    char before[512], after[512];
+    tree_model(w->root, "p/b/x.gguf", 1);
+    tree_model(w->root, "p/d/x.gguf", 2);
+    rescan_and_forget(w);
+    struct tree *t = nodes_tree(w->ns);
+    uint64_t b = cookie_of(w, t, "p", "b"), d = cookie_of(w, t, "p", "d");
+    listing(w, t, "p", before, sizeof before);
+    assert_int_equal(strlen(before), 4);
+    tree_put(w->ns, t);
+    tree_model(w->root, "p/a/x.gguf", 3);
+    tree_model(w->root, "p/c/x.gguf", 4);
+    tree_remove(w->root, "p/d/x.gguf");
+    rescan_and_forget(w);
+    t = nodes_tree(w->ns);
+    assert_int_equal(cookie_of(w, t, "p", "b"), b);
+    /* Who came to d before it went goes on behind it. */
+    const struct tree_dir *dir = tree_find_dir(t, walk(w, "p")->ino);
+    size_t i = tree_listed_after(dir, d);
+    assert_true(i == dir->n || dir->listed[i]->cookie > d);
+    assert_true(i == 0 || dir->listed[i - 1]->cookie < d);
+    listing(w, t, "p", after, sizeof after);
+    assert_int_equal(strlen(after), 6);
+    tree_put(w->ns, t);
+    world_free(w);
+}
+
+static void tree_keeps_listings_until_a_change(void **state)
+{
+    (void)state;
+    struct world *w = world_new();
+    tree_model(w->root, "p/a/x.gguf", 1);
+    rescan_and_forget(w);
+    struct node *p = walk(w, "p");
+    assert_false(nodes_list_open(w->ns, p, 1000, 50)); /* never listed */
+    assert_true(nodes_list_open(w->ns, p, 1049, 50));
+    nodes_list_close(w->ns, p);
+    nodes_list_close(w->ns, p);
+    assert_false(nodes_list_open(w->ns, p, 1050, 50)); /* too old */
+    nodes_list_changed(w->ns, p->ino);
+    assert_false(nodes_list_open(w->ns, p, 1051, 50));
+    assert_false(nodes_list_open(w->ns, p, 1052, 50)); /* the first may still bring old names */
+    for (int i = 0; i < 3; i++)
+        nodes_list_close(w->ns, p);
+    assert_false(nodes_list_open(w->ns, p, 1053, 50)); /* alone: this one's is kept */
+    assert_true(nodes_list_open(w->ns, p, 1054, 50));
+    nodes_list_close(w->ns, p);
+    nodes_list_close(w->ns, p);
+    nodes_list_changed(w->ns, UINT64_MAX); /* no such directory */
+    world_free(w);
+}
+
 static void ollama_says(struct world *w, const char *params)
 {
     struct ollama_build o = {.root = w->root};
@@ -708,6 +781,8 @@ int main(void)
         cmocka_unit_test(tree_numbers_survive_a_restart),
         cmocka_unit_test(tree_tells_new_parameters_under_another_number),
         cmocka_unit_test(tree_nodes_live_as_long_as_the_kernel_counts_on_them),
+        cmocka_unit_test(tree_places_follow_from_names),
+        cmocka_unit_test(tree_keeps_listings_until_a_change),
         cmocka_unit_test(tree_leaves_out_what_is_being_written),
         cmocka_unit_test(tree_gives_a_stale_file_another_number),
         cmocka_unit_test(tree_keeps_the_number_after_a_collision),
