@@ -32,6 +32,7 @@ struct repo {
     char *org, *name;             /* raw; org "_" where there is none */
     char dir[2 * NAME_SIZE + 1];  /* of the tree */
     char main_commit[COMMIT_MAX]; /* what refs/main says; "" = it is not there */
+    bool unsure;                  /* what it says may be known later: what was shown stays */
 };
 
 /* What the candidates of one snapshot have in common. */
@@ -197,6 +198,12 @@ static int read_main(struct repo *r)
     free(rel);
     if (rc == 0 || rc == -ENOENT || store_starved(rc))
         return rc == -ENOENT ? 0 : rc;
+    r->unsure = store_passing(rc);
+    if (r->unsure) {
+        char text[ERR_MSG_MAX + 40];
+        snprintf(text, sizeof text, "refs/main cannot be read now: %s", why.msg);
+        return store_problem_add(r->root->b, rc, r->folder, r->dir, text);
+    }
     return repo_problem(r, "refs/main", rc, why.msg);
 }
 
@@ -486,7 +493,7 @@ static int scan_repo(struct repo *r)
             rc = watch_refs(r);
         if (rc == 0)
             rc = read_main(r);
-        if (rc == 0)
+        if (rc == 0 && !r->unsure)
             rc = scan_below(r, &d, "snapshots", scan_snapshots);
         if (rc == 0)
             rc = scan_below(r, &d, "blobs", tell_downloads);

@@ -365,16 +365,49 @@ static bool is_told(const struct vgguf *v, const struct arch_config *c, const ch
     return !c->n_expert && len > 7 && memcmp(key, "expert_", 7) == 0;
 }
 
+/* What the published models of an architecture set, and otherwise than llama.cpp does where it is not said:
+ * without it another model would be computed. Sources: config.json of EleutherAI/pythia-* (rotary_pct
+ * 0.25), microsoft/phi-2 (partial_rotary_factor 0.4), stabilityai/stablelm-* (0.25), nvidia/Nemotron-4-* and
+ * THUDM/glm-4-* (0.5), ALiBi of core42/jais-* and mosaicml/mpt-*; src/models of llama.cpp for its defaults
+ * (the whole head, no ALiBi). */
+static bool always_set(const char *arch, const char *key, size_t len)
+{
+    static const char *const set[][2] = {
+        {"chatglm", "rope.dimension_count"},  {"glm4", "rope.dimension_count"},
+        {"glm4moe", "rope.dimension_count"},  {"gptneox", "rope.dimension_count"},
+        {"nemotron", "rope.dimension_count"}, {"phi2", "rope.dimension_count"},
+        {"stablelm", "rope.dimension_count"}, {"jais", "attention.max_alibi_bias"},
+        {"mpt", "attention.max_alibi_bias"},
+    };
+    for (size_t i = 0; i < sizeof set / sizeof set[0]; i++)
+        if (strcmp(set[i][0], arch) == 0 && strlen(set[i][1]) == len &&
+            memcmp(set[i][1], key, len) == 0)
+            return true;
+    return false;
+}
+
+static int unsayable(const struct arch_row *row, const char *prefix, const char *key, size_t len,
+                     struct err *e)
+{
+    return err_set(e, -ENOTSUP,
+                   "architecture '%s': a GGUF of it must have the key %s%s%.*s, which this file "
+                   "cannot say",
+                   row->name, prefix, *prefix ? "." : "", (int)len, key);
+}
+
 /* Keys that llama.cpp reads for this architecture and that no .apr of theirs has a member for. Without
- * some it refuses the file; of the others it takes its default, which is not the .apr's word. */
+ * some it refuses the file, or computes another model; of the others it takes its default, which is not the
+ * .apr's word. */
 static int note_unsaid(struct vgguf *v, const struct arch_row *row, const struct arch_config *c,
                        struct err *e)
 {
-    static const char sections[] = "rope.dimension_sections";
+    static const char sections[] = "rope.dimension_sections", rot[] = "rope.dimension_count";
     char list[1024] = "";
     size_t n = 0;
+    if (always_set(row->name, rot, strlen(rot)))
+        return unsayable(row, row->name, rot, strlen(rot), e);
     if (!rotates_all(row))
-        n = (size_t)snprintf(list, sizeof list, "rope.dimension_count");
+        n = (size_t)snprintf(list, sizeof list, "%s", rot);
     for (const char *p = row->keys, *end; p && *p; p = *end ? end + 1 : end) {
         end = strchrnul(p, ' ');
         bool need = false, alone = false;
@@ -388,11 +421,8 @@ static int note_unsaid(struct vgguf *v, const struct arch_row *row, const struct
         /* Optional where it only chooses between rotations; where it is these, llama.cpp aborts. */
         need = need || ((row->rope == ARCH_ROPE_MROPE || row->rope == ARCH_ROPE_IMROPE) &&
                         len == strlen(sections) && memcmp(p, sections, len) == 0);
-        if (need)
-            return err_set(e, -ENOTSUP,
-                           "architecture '%s': a GGUF of it must have the key %s%s%.*s, which this "
-                           "file cannot say",
-                           row->name, alone ? "" : row->name, alone ? "" : ".", (int)len, p);
+        if (need || always_set(row->name, p, len))
+            return unsayable(row, alone ? "" : row->name, p, len, e);
         if (len + 3 < sizeof list - n)
             n += (size_t)sprintf(list + n, "%s%.*s", n ? ", " : "", (int)len, p);
     }

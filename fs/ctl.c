@@ -190,7 +190,7 @@ static int status(struct fs *fs, char **out, size_t *len, struct err *e)
     if (uname(&u) < 0)
         snprintf(u.release, sizeof u.release, "unknown");
     struct tree *t = nodes_tree(fs->nodes);
-    char *stores = NULL;
+    char *stores = NULL, *cache = fs->cache_dir ? name_escape(fs->cache_dir) : strdup("none");
     size_t n_stores = 0;
     char view[80] = "as gguf";
     if (fs->opt.store.view == STORE_VIEW_APR)
@@ -200,14 +200,15 @@ static int status(struct fs *fs, char **out, size_t *len, struct err *e)
                  fs->opt.store.vapr.footer == VAPR_FOOTER_CRC ? "crc" : "none");
     int rc = stores_text(t->scan->set, &stores, &n_stores, e);
     if (rc == 0)
-        rc = text_printf(out, len, e,
-                         "aprfs %s, pid %ld\n%s\nLinux %s\n%s%s\noptions %s\n"
-                         "models %zu, generation %" PRIu64 "\nthreads %u\nwatching: %s\n%s\n%s"
-                         "cache folder: %s\n%s\nlog lines lost: %" PRIu64 "\n",
-                         APRFS_VERSION, (long)getpid(), fuse, u.release, stores ? stores : "", view,
-                         options, t->n_model, t->generation,
-                         fs->opt.single ? 1 : compat_n_threads(), w.how, index, tier,
-                         fs->cache_dir ? fs->cache_dir : "none", fs->sandbox.text, log_n_lost());
+        rc =
+            text_printf(out, len, e,
+                        "aprfs %s, pid %ld\n%s\nLinux %s\n%s%s\noptions %s\n"
+                        "models %zu, generation %" PRIu64 "\nthreads %u\nwatching: %s\n%s\n%s"
+                        "cache folder: %s\n%s\nlog lines lost: %" PRIu64 "\n",
+                        APRFS_VERSION, (long)getpid(), fuse, u.release, stores ? stores : "", view,
+                        options, t->n_model, t->generation, fs->opt.single ? 1 : compat_n_threads(),
+                        w.how, index, tier, cache ? cache : "?", fs->sandbox.text, log_n_lost());
+    free(cache);
     free(stores);
     tree_put(fs->nodes, t);
     return rc;

@@ -1,6 +1,7 @@
 /* The index on disk: see index.h. */
 #include "fs/index.h"
 
+#include "format/name.h"
 #include "format/store_index.h"
 #include "fs/cache_dir.h"
 #include "fs/log.h"
@@ -351,15 +352,17 @@ void index_describe(struct index *ix, char *dst, size_t size)
         return;
     }
     pthread_mutex_lock(&ix->mu);
+    char *dir = index_dir(ix) ? name_escape(ix->dir) : NULL;
     if (!index_dir(ix))
         snprintf(dst, size, "index: %s%s", strcmp(ix->why_not, "none") ? "none, " : "",
                  ix->why_not);
     else
         snprintf(dst, size, "index: %s, %zu records known at the start, written %u times%s%s",
-                 ix->dir, ix->n_known, ix->n_write, *ix->why_not ? ", not the last: " : "",
+                 dir ? dir : "?", ix->n_known, ix->n_write, *ix->why_not ? ", not the last: " : "",
                  ix->why_not);
     size_t n = strlen(dst);
     if (index_dir(ix) && ix->n_write && n < size)
         snprintf(dst + n, size - n, ", now %zu records", ix->n_record);
+    free(dir);
     pthread_mutex_unlock(&ix->mu);
 }

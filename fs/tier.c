@@ -1,6 +1,8 @@
 /* Tiers: see tier.h. One lock; composing, registering and looking at programs happen without it. */
 #include "fs/tier.h"
 
+#include "format/name.h"
+
 #include "fs/broker.h"
 #include "fs/compat.h"
 #include "fs/log.h"
@@ -562,14 +564,14 @@ bool tiers_is_1a(struct tiers *t, uint64_t ino)
 void tiers_describe(struct tiers *t, char *dst, size_t size)
 {
     size_t n;
+    char *dir = name_escape(t->opt.dir ? t->opt.dir : "no folder");
     pthread_mutex_lock(&t->mu);
     if (t->opt.why_not || !t->opt.compose)
         n = (size_t)snprintf(dst, size, "tier 2: %s\n",
                              t->opt.why_not ? t->opt.why_not : "compose=never");
     else
-        n = (size_t)snprintf(dst, size, "tier 1a in %s, kept %u s%s\n",
-                             t->opt.dir ? t->opt.dir : "no folder", t->opt.keep_s,
-                             t->off ? ", off after failures in a row" : "");
+        n = (size_t)snprintf(dst, size, "tier 1a in %s, kept %u s%s\n", dir ? dir : "?",
+                             t->opt.keep_s, t->off ? ", off after failures in a row" : "");
     for (int i = 0; i < N_DEV && n < size; i++)
         if (t->dev[i].used)
             n += (size_t)snprintf(dst + n, size - n, "file system %u:%u: tier %s%s\n",
@@ -585,6 +587,7 @@ void tiers_describe(struct tiers *t, char *dst, size_t size)
                  t->stats.opened[TIER_1A], t->stats.opened[TIER_DIRECT],
                  t->stats.opened[TIER_CACHED], t->stats.composed, t->stats.kept, fallen);
     pthread_mutex_unlock(&t->mu);
+    free(dir);
 }
 
 void tiers_get_stats(struct tiers *t, struct tiers_stats *st)

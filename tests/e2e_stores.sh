@@ -149,6 +149,36 @@ t_hub_live() {
 }
 
 # huggingface_hub 2: repositories share blobs by a second link. The blob that goes takes both models.
+# A server that fails does not say that there is no main: neither is another snapshot shown, nor none.
+t_hub_main_unreadable() {
+    is_root
+    local r=$T/hub/models--acme--tiny dead
+    hub_put "$r" $C1 tiny-Q4_K.gguf "$(models)/types/llama-Q4_K.gguf"
+    hub_put "$r" $C2 other-Q4_0.gguf "$(models)/types/llama-Q4_0.gguf"
+    hub_ref "$r" main $C1
+    start m "$T/hub"
+    main_only() { [ -e "$M/acme/tiny/tiny-Q4_K.apr" ] && [ ! -e "$M/acme/tiny/other-Q4_0.apr" ]; }
+    main_only || fail "$(find "$M")"
+    mkdir "$T/inner" "$T/dead"
+    "$APRFS" -f --ready-fd 9 "$T/inner" "$T/dead" 9> >(read -r _; touch "$T/up") 2>"$T/inner.log" &
+    dead=$!
+    echo $dead >>"$T/pids"
+    until_true 20 test -e "$T/up"
+    kill -9 $dead
+    wait $dead || true
+    mount --bind "$T/dead" "$r/refs"
+    kill -HUP "$PID"
+    until_true 10 grep -qP '^ENOTCONN\tmodels--acme--tiny\trefs/main cannot be read now: ' "$M/.aprfs/problems.txt" ||
+        fail "$(cat "$M/.aprfs/problems.txt")"
+    main_only || fail "$(find "$M")"
+    umount "$r/refs"
+    umount "$T/dead"
+    kill -HUP "$PID"
+    all_well() { [ ! -s "$M/.aprfs/problems.txt" ] && main_only; }
+    until_true 10 all_well || fail "$(cat "$M/.aprfs/problems.txt"; find "$M")"
+    stop
+}
+
 t_hub_shared() {
     local m r blob xet=ab00000000000000000000000000000000000000000000000000000000000000
     m=$(models)
@@ -461,6 +491,7 @@ run stores_hub_tree_is_exact t_hub
 run stores_hub_shows_all_revisions t_hub_revisions
 run stores_hub_is_found_below_its_home t_hub_home
 run stores_hub_follows_a_download_and_a_pruning t_hub_live
+run stores_hub_keeps_what_was_main_while_it_cannot_be_read t_hub_main_unreadable
 run stores_hub_follows_shared_blobs t_hub_shared
 run stores_lmstudio_tree_is_exact t_lmstudio
 run stores_llamacpp_tree_is_exact t_llamacpp

@@ -563,6 +563,14 @@ static void tree_places_follow_from_names(void **state)
     listing(w, t, "p", after, sizeof after);
     assert_int_equal(strlen(after), 6);
     tree_put(w->ns, t);
+    /* Two names of one hash (4eac0c95540867e4, a pair found by others): both, one behind the other. */
+    tree_model(w->root, "p/8yn0iYCKYHlIj4-BwPqk/x.gguf", 5);
+    tree_model(w->root, "p/GReLUrM4wMqfg9yzV3KQ/x.gguf", 6);
+    rescan_and_forget(w);
+    t = nodes_tree(w->ns);
+    listing(w, t, "p", after, sizeof after);
+    assert_non_null(strstr(after, "8yn0iYCKYHlIj4-BwPqk\nGReLUrM4wMqfg9yzV3KQ\n"));
+    tree_put(w->ns, t);
     world_free(w);
 }
 

@@ -177,6 +177,10 @@ static const struct {
     /* llama.cpp reads it if it is there, and aborts where it is not (ggml_mrope: sections > 0). */
     {"{\"architecture\":\"paddleocr\"," DIMS "}", good, 2, -ENOTSUP,
      "paddleocr.rope.dimension_sections"},
+    /* Loaded without the key, and another model: microsoft/phi-2 rotates 0.4 of a head, mpt adds ALiBi. */
+    {"{\"architecture\":\"phi2\"," DIMS "}", good, 2, -ENOTSUP, "phi2.rope.dimension_count"},
+    {"{\"architecture\":\"glm4\"," DIMS "}", good, 2, -ENOTSUP, "glm4.rope.dimension_count"},
+    {"{\"architecture\":\"mpt\"," DIMS "}", good, 2, -ENOTSUP, "mpt.attention.max_alibi_bias"},
     {LLAMA ",\"tokenizer.vocabulary\":[\"a\",3],\"tokenizer.merges\":[]}", good, 2, -EUCLEAN,
      "element 1 of 'tokenizer.ggml.tokens' is no str"},
     {LLAMA ",\"aprfs.profile\":\"native\"}", good, 2, -ENOTSUP, "earlier aprfs"},
