@@ -181,6 +181,10 @@ struct store {
  * descriptors left (-EMFILE, -ENFILE: what is there must not look gone). An empty store is no error. */
 int store_scan(struct store **out, const char *root, const struct store_options *opt,
                const struct store *prev, struct err *e);
+/* Is there something below the root that this scan could not read for a reason that passes (EIO, ENOTCONN
+ * ...)? Nothing tells when it has passed. */
+bool store_unread(const struct store *s);
+
 void store_free(struct store *s);
 
 /* Two scans show the same tree: same names, identities, sizes, problems. What is to be watched may

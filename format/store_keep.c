@@ -19,6 +19,16 @@ bool store_passing(int rc)
     return false;
 }
 
+bool store_unread(const struct store *s)
+{
+    bool unread = s->n_kept > 0;
+    for (size_t i = 0; !unread && i < s->n_problem; i++)
+        unread = store_passing(s->problem[i].rc);
+    for (size_t i = 0; !unread && i < s->n_entry; i++)
+        unread = store_passing(s->entry[i].rc);
+    return unread;
+}
+
 /* ---- copies ---- */
 
 static int copy_aliases(struct store_entry *to, const struct store_entry *from)

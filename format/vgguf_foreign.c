@@ -365,16 +365,16 @@ static bool is_told(const struct vgguf *v, const struct arch_config *c, const ch
     return !c->n_expert && len > 7 && memcmp(key, "expert_", 7) == 0;
 }
 
-/* What the published models of an architecture set, and otherwise than llama.cpp does where it is not said:
- * without it another model would be computed. Sources: config.json of EleutherAI/pythia-* (rotary_pct
- * 0.25), microsoft/phi-2 (partial_rotary_factor 0.4), stabilityai/stablelm-* (0.25), nvidia/Nemotron-4-* and
- * THUDM/glm-4-* (0.5), ALiBi of core42/jais-* and mosaicml/mpt-*; src/models of llama.cpp for its defaults
- * (the whole head, no ALiBi). */
+/* What most published models of an architecture set, and otherwise than llama.cpp does where it is not said:
+ * without it another model would be computed. Sources: config.json of microsoft/phi-2 (partial_rotary_factor
+ * 0.4), stabilityai/stablelm-* (0.25), nvidia/Nemotron-4-* and THUDM/glm-4-* (0.5), MiniMaxAI/MiniMax-M2
+ * (rotary_dim 64 of 128), ALiBi of core42/jais-* and mosaicml/mpt-*; src/models of llama.cpp for its
+ * defaults (the whole head, no ALiBi). */
 static bool always_set(const char *arch, const char *key, size_t len)
 {
     static const char *const set[][2] = {
         {"chatglm", "rope.dimension_count"},  {"glm4", "rope.dimension_count"},
-        {"glm4moe", "rope.dimension_count"},  {"gptneox", "rope.dimension_count"},
+        {"glm4moe", "rope.dimension_count"},  {"minimax-m2", "rope.dimension_count"},
         {"nemotron", "rope.dimension_count"}, {"phi2", "rope.dimension_count"},
         {"stablelm", "rope.dimension_count"}, {"jais", "attention.max_alibi_bias"},
         {"mpt", "attention.max_alibi_bias"},

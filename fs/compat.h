@@ -20,9 +20,9 @@ struct iovec;
  * is remembered. As pread(2). */
 ssize_t compat_pread_once(int fd, uint64_t dev, void *dst, size_t len, uint64_t off);
 
-/* What a large read at off would make the kernel read ahead, without the read: it neither waits nor
- * copies. For who goes on to touch these bytes in a mapping of fd, where the kernel by itself reads no more
- * at once than read_ahead_kb (128, mostly), and begins later. */
+/* What a large read at off would make the kernel read ahead, without the read: nothing is copied, and no more
+ * waited for than the first page. For who goes on to touch these bytes in a mapping of fd, where the kernel by
+ * itself reads no more at once than read_ahead_kb (128, mostly), and begins later. */
 void compat_read_ahead(int fd, uint64_t off);
 
 /* The name of a file system whose files others may change without this kernel knowing, by the

@@ -200,14 +200,14 @@ static int status(struct fs *fs, char **out, size_t *len, struct err *e)
                  fs->opt.store.vapr.footer == VAPR_FOOTER_CRC ? "crc" : "none");
     int rc = stores_text(t->scan->set, &stores, &n_stores, e);
     if (rc == 0)
-        rc =
-            text_printf(out, len, e,
-                        "aprfs %s, pid %ld\n%s\nLinux %s\n%s%s\noptions %s\n"
-                        "models %zu, generation %" PRIu64 "\nthreads %u\nwatching: %s\n%s\n%s"
-                        "cache folder: %s\n%s\nlog lines lost: %" PRIu64 "\n",
-                        APRFS_VERSION, (long)getpid(), fuse, u.release, stores ? stores : "", view,
-                        options, t->n_model, t->generation, fs->opt.single ? 1 : compat_n_threads(),
-                        w.how, index, tier, cache ? cache : "?", fs->sandbox.text, log_n_lost());
+        rc = text_printf(out, len, e,
+                         "aprfs %s, pid %ld\n%s\nLinux %s\n%s%s\noptions %s\n"
+                         "models %zu, generation %" PRIu64 "\nthreads %u\nwatching: %s\n%s\n%s"
+                         "cache folder: %s\n%s\nlog lines lost: %" PRIu64 "\n",
+                         APRFS_VERSION, (long)getpid(), fuse, u.release, stores ? stores : "", view,
+                         options, t->n_model, atomic_load(&fs->generation),
+                         fs->opt.single ? 1 : compat_n_threads(), w.how, index, tier,
+                         cache ? cache : "?", fs->sandbox.text, log_n_lost());
     free(cache);
     free(stores);
     tree_put(fs->nodes, t);
@@ -247,10 +247,7 @@ int ctl_text(struct fs *fs, enum node_ctl which, char **out, size_t *len, struct
 
 static int generation(struct fs *fs, char **out, size_t *len, struct err *e)
 {
-    struct tree *t = nodes_tree(fs->nodes);
-    uint64_t g = t->generation;
-    tree_put(fs->nodes, t);
-    return text_printf(out, len, e, "%" PRIu64, g);
+    return text_printf(out, len, e, "%" PRIu64, atomic_load(&fs->generation));
 }
 
 static int dir_xattr(struct fs *fs, struct node *n, const char *name, char **out, size_t *len,

@@ -35,7 +35,8 @@ struct fs {
                                sandbox_allow before the mount */
     struct broker *broker;  /* does what needs privilege (broker.h); NULL before the mount */
     _Atomic double entry_timeout_s, attr_timeout_s;
-    struct sources sources; /* real paths */
+    atomic_uint_least64_t generation; /* of the last tree that the kernel was told of */
+    struct sources sources;           /* real paths */
     pthread_mutex_t handles_mu;
     struct handle *handles; /* all that are open (ops.c) */
     struct counters count;

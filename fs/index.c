@@ -4,6 +4,7 @@
 #include "format/name.h"
 #include "format/store_index.h"
 #include "fs/cache_dir.h"
+#include "fs/clock.h"
 #include "fs/log.h"
 
 #include <errno.h>
@@ -39,13 +40,6 @@ struct index {
     size_t n_known, n_record;  /* records read at the start, and in what was written last */
     unsigned n_write;
 };
-
-static uint64_t clock_ms(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
-}
 
 static void why_not(struct index *ix, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 static void why_not(struct index *ix, const char *fmt, ...)

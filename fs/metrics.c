@@ -109,7 +109,7 @@ static void figures(FILE *f, struct fs *fs)
     struct watch_stats w;
     watch_get_stats(fs->watch, &w);
     struct tree *t = nodes_tree(fs->nodes);
-    uint64_t n_model = t->n_model, generation = t->generation;
+    uint64_t n_model = t->n_model;
     tree_put(fs->nodes, t);
     family(f, "aprfs_info", "gauge", "The program's version.");
     fprintf(f, "aprfs_info{version=\"%s\"} 1\n", APRFS_VERSION);
@@ -140,7 +140,7 @@ static void figures(FILE *f, struct fs *fs)
            w.n_parsed);
     single(f, "aprfs_models", "gauge", "Models shown.", n_model);
     single(f, "aprfs_generation", "gauge", "Trees so far that differed from the one before.",
-           generation);
+           atomic_load(&fs->generation));
 }
 
 int metrics_text(struct fs *fs, char **out, size_t *len, struct err *e)

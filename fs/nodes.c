@@ -128,15 +128,19 @@ int nodes_new(struct nodes **out, struct err *e)
     return 0;
 }
 
-bool nodes_list_open(struct nodes *ns, struct node *dir, uint64_t now_ms, uint64_t keep_ms)
+enum list_open nodes_list_open(struct nodes *ns, struct node *dir, uint64_t now_ms,
+                               uint64_t keep_ms)
 {
     pthread_mutex_lock(&ns->mu);
-    bool keep = now_ms < dir->listed_until_ms;
-    if (!keep)
-        dir->listed_until_ms = dir->n_list_open == 0 ? now_ms + keep_ms : 0;
-    dir->n_list_open++;
+    enum list_open how = now_ms < dir->listed_until_ms ? LIST_KEEP : LIST_BEGIN;
+    if (dir->n_list_open++ == 0)
+        dir->list_doubtful = false;
+    if (how == LIST_BEGIN && dir->list_doubtful)
+        how = LIST_NONE;
+    if (how == LIST_BEGIN)
+        dir->listed_until_ms = now_ms + keep_ms;
     pthread_mutex_unlock(&ns->mu);
-    return keep;
+    return how;
 }
 
 void nodes_list_close(struct nodes *ns, struct node *dir)
@@ -150,8 +154,10 @@ void nodes_list_changed(struct nodes *ns, uint64_t dir)
 {
     pthread_mutex_lock(&ns->mu);
     struct node *n = nodes_find_locked(ns, dir);
-    if (n)
+    if (n) {
         n->listed_until_ms = 0;
+        n->list_doubtful = n->n_list_open > 0;
+    }
     pthread_mutex_unlock(&ns->mu);
 }
 
@@ -391,29 +397,35 @@ void node_stat(const struct node *n, struct stat *st)
     st->st_blocks = (blkcnt_t)((size == NODE_SIZE_UNKNOWN ? 0 : size) / 512 + (size % 512 != 0));
 }
 
+/* The names that differ between x and y, as tree_diff() tells them. */
+static size_t dir_diff(const struct tree_dir *x, const struct tree_dir *y,
+                       void (*changed)(void *ctx, uint64_t dir, const char *name), void *ctx)
+{
+    size_t n = 0;
+    for (size_t p = 0, q = 0; p < x->n || q < y->n;) {
+        int c = p == x->n ? 1 : q == y->n ? -1 : strcmp(x->entry[p].name, y->entry[q].name);
+        if (c != 0 || x->entry[p].node != y->entry[q].node) {
+            if (n++ == 0)
+                changed(ctx, y->node->ino, NULL);
+            changed(ctx, y->node->ino, c <= 0 ? x->entry[p].name : y->entry[q].name);
+        }
+        p += c <= 0;
+        q += c >= 0;
+    }
+    return n;
+}
+
 size_t tree_diff(const struct tree *a, const struct tree *b,
                  void (*changed)(void *ctx, uint64_t dir, const char *name), void *ctx)
 {
     size_t n = 0;
     static const struct tree_dir none;
     for (size_t i = 0; i < b->n_dir; i++) {
-        const struct tree_dir *y = &b->dir[i];
-        const struct tree_dir *x = a ? tree_find_dir(a, y->node->ino) : NULL;
-        if (!x)
-            x = &none;
-        size_t before = n;
-        for (size_t p = 0, q = 0; p < x->n || q < y->n;) {
-            int c = p == x->n ? 1 : q == y->n ? -1 : strcmp(x->entry[p].name, y->entry[q].name);
-            bool differs = c != 0 || x->entry[p].node != y->entry[q].node;
-            if (differs) {
-                changed(ctx, y->node->ino, c <= 0 ? x->entry[p].name : y->entry[q].name);
-                n++;
-            }
-            p += c <= 0;
-            q += c >= 0;
-        }
-        if (n > before)
-            changed(ctx, y->node->ino, NULL);
+        const struct tree_dir *x = a ? tree_find_dir(a, b->dir[i].node->ino) : NULL;
+        n += dir_diff(x ? x : &none, &b->dir[i], changed, ctx);
     }
+    for (size_t i = 0; a && i < a->n_dir; i++)
+        if (!tree_find_dir(b, a->dir[i].node->ino))
+            changed(ctx, a->dir[i].node->ino, NULL);
     return n;
 }

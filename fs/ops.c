@@ -294,9 +294,8 @@ void ops_handle_free(struct fs *fs, struct handle *h)
     }
     vcache_put(fs->env.texts, h->item);
     free(h->text);
-    if (h->tree)
+    if (h->lists)
         nodes_list_close(fs->nodes, h->node);
-    tree_put(fs->nodes, h->tree);
     nodes_put(fs->nodes, h->node);
     free(h);
 }

@@ -1,34 +1,18 @@
 /* Directories: see ops.h.
  *
  * The kernel keeps a directory's listing as long as it keeps the names in it, so that who lists a tree
- * a second time asks only to open and close. It fills that by what a handle reads from the start; such a
- * read therefore takes the current tree, not the one of the open: old names, read after the kernel was
- * told to drop them, would stay. A handle that the kernel answered in part goes on by cookie, whatever
- * tree that part came from. */
+ * a second time asks only to open and close (tree.h, enum list_open). Whatever is read comes from the
+ * current tree; a place in a listing is good in any tree, so a handle needs none of its own. */
 #define FUSE_USE_VERSION 312
 #include "fs/ops_internal.h"
 
+#include "fs/clock.h"
+
 #include <errno.h>
 #include <stdlib.h>
-#include <time.h>
 
 #define COOKIE_DOT     1
 #define COOKIE_DOT_DOT 2
-
-static uint64_t clock_ms(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
-}
-
-/* The directory as the current tree has it. */
-static void take_tree(struct fs *fs, struct handle *h)
-{
-    tree_put(fs->nodes, h->tree);
-    h->tree = nodes_tree(fs->nodes);
-    h->dir = tree_find_dir(h->tree, h->node->ino); /* NULL: it left the tree, and is empty */
-}
 
 void ops_dir_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
@@ -48,11 +32,12 @@ void ops_dir_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
         ops_reply_err(req, ENOMEM);
         return;
     }
-    take_tree(fs, h);
+    h->lists = true;
     fi->fh = (uintptr_t)h;
-    fi->cache_readdir = 1;
-    fi->keep_cache =
+    enum list_open how =
         nodes_list_open(fs->nodes, n, clock_ms(), (uint64_t)(fs->entry_timeout_s * 1000));
+    fi->cache_readdir = how != LIST_NONE;
+    fi->keep_cache = how == LIST_KEEP;
     if (fuse_reply_open(req, fi) < 0)
         ops_handle_free(fs, h);
 }
@@ -85,28 +70,29 @@ static size_t put_entry(fuse_req_t req, char *buf, size_t size, const char *name
     return len;
 }
 
-/* What comes after a cookie, as much as fits. Returns its bytes. */
-static size_t put_entries(fuse_req_t req, struct handle *h, char *buf, size_t size, uint64_t after,
+/* What comes after a cookie in directory n, as much as fits. Returns its bytes. */
+static size_t put_entries(fuse_req_t req, struct node *n, char *buf, size_t size, uint64_t after,
                           bool plus)
 {
+    struct nodes *ns = ops_fs(req)->nodes;
     size_t used = 0, len;
     if (after < COOKIE_DOT) {
-        used = put_entry(req, buf, size, ".", h->node, COOKIE_DOT, plus);
+        used = put_entry(req, buf, size, ".", n, COOKIE_DOT, plus);
         if (used > size)
             return 0;
     }
     if (after < COOKIE_DOT_DOT) {
-        struct nodes *ns = ops_fs(req)->nodes;
-        struct node *up = nodes_find(ns, h->node->parent);
-        len =
-            put_entry(req, buf + used, size - used, "..", up ? up : h->node, COOKIE_DOT_DOT, plus);
+        struct node *up = nodes_find(ns, n->parent);
+        len = put_entry(req, buf + used, size - used, "..", up ? up : n, COOKIE_DOT_DOT, plus);
         nodes_put(ns, up);
         if (len > size - used)
             return used;
         used += len;
     }
-    for (size_t i = h->dir ? tree_listed_after(h->dir, after) : 0; h->dir && i < h->dir->n; i++) {
-        const struct tree_entry *en = h->dir->listed[i];
+    struct tree *t = nodes_tree(ns);
+    const struct tree_dir *d = tree_find_dir(t, n->ino); /* NULL: it left the tree, and is empty */
+    for (size_t i = d ? tree_listed_after(d, after) : 0; d && i < d->n; i++) {
+        const struct tree_entry *en = d->listed[i];
         if (en->hidden)
             continue;
         len = put_entry(req, buf + used, size - used, en->name, en->node, en->cookie, plus);
@@ -114,20 +100,18 @@ static size_t put_entries(fuse_req_t req, struct handle *h, char *buf, size_t si
             break;
         used += len;
     }
+    tree_put(ns, t);
     return used;
 }
 
 static void read_dir(fuse_req_t req, size_t size, off_t off, struct fuse_file_info *fi, bool plus)
 {
-    struct handle *h = ops_handle(fi);
     char *buf = malloc(size);
     if (!buf) {
         ops_reply_err(req, ENOMEM);
         return;
     }
-    if (off == 0)
-        take_tree(ops_fs(req), h);
-    size_t used = put_entries(req, h, buf, size, (uint64_t)off, plus);
+    size_t used = put_entries(req, ops_handle(fi)->node, buf, size, (uint64_t)off, plus);
     fuse_reply_buf(req, buf, used);
     free(buf);
 }

@@ -19,8 +19,7 @@ struct handle {
     struct vcache_item *item;       /* sibling or extents */
     char *text;                     /* control file */
     size_t text_len;
-    struct tree *tree; /* a directory's snapshot */
-    const struct tree_dir *dir;
+    bool lists;                 /* a directory's: by nodes_list_open */
     struct handle *prev, *next; /* in fs->handles */
 };
 

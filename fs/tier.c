@@ -2,7 +2,6 @@
 #include "fs/tier.h"
 
 #include "format/name.h"
-
 #include "fs/broker.h"
 #include "fs/compat.h"
 #include "fs/log.h"

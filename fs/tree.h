@@ -72,6 +72,7 @@ struct node {
         touched; /* shows other attributes than the kernel may know; who builds trees looks at it */
     uint64_t listed_until_ms; /* nodes_list_open */
     unsigned n_list_open;
+    bool list_doubtful; /* some of these were open at a change */
     struct node *chain;
 };
 
@@ -90,8 +91,8 @@ struct tree_entry {
 
 struct tree_dir {
     struct node *node;
-    struct tree_entry *entry;         /* sorted by name */
-    const struct tree_entry **listed; /* sorted by cookie */
+    struct tree_entry *entry;   /* sorted by name */
+    struct tree_entry **listed; /* sorted by cookie */
     size_t n;
 };
 
@@ -156,18 +157,22 @@ const struct tree_entry *tree_find_entry(const struct tree_dir *d, const char *n
 #define TREE_COOKIE_MIN 3
 size_t tree_listed_after(const struct tree_dir *d, uint64_t cookie);
 
-/* A directory is opened (and closed). True: the kernel may answer from the listing it keeps. It may not
- * when keep_ms have gone by since that was begun, nor after a change, which whoever tells the kernel of
- * it says here first. A handle that was open at a change may still bring the kernel what it read before:
- * only one that is opened alone begins a listing to keep. */
-bool nodes_list_open(struct nodes *ns, struct node *dir, uint64_t now_ms, uint64_t keep_ms);
+/* A directory is opened (and closed). What the kernel may do with its listing: */
+enum list_open {
+    LIST_NONE,  /* keep none, for another handle may still bring it names of before a change */
+    LIST_BEGIN, /* keep what is read now: for keep_ms, or until a change */
+    LIST_KEEP,  /* answer from what it has kept */
+};
+enum list_open nodes_list_open(struct nodes *ns, struct node *dir, uint64_t now_ms,
+                               uint64_t keep_ms);
 void nodes_list_close(struct nodes *ns, struct node *dir);
+/* Said before the kernel is told of the change. */
 void nodes_list_changed(struct nodes *ns, uint64_t dir);
 
 void node_stat(const struct node *n, struct stat *st);
 
-/* Every name whose node differs between a and b (name), and every directory with such a name
- * (name NULL). a may be NULL. Returns the number of names. */
+/* Every directory whose names differ between a and b, gone ones too (name NULL), and behind it, if b has it,
+ * every such name. a may be NULL. Returns the number of names. */
 size_t tree_diff(const struct tree *a, const struct tree *b,
                  void (*changed)(void *ctx, uint64_t dir, const char *name), void *ctx);
 

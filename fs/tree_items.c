@@ -139,8 +139,8 @@ static const char *last_part(const char *path)
 
 static int by_cookie(const void *a, const void *b)
 {
-    const struct tree_entry *x = *(const struct tree_entry *const *)a,
-                            *y = *(const struct tree_entry *const *)b;
+    const struct tree_entry *x = *(struct tree_entry *const *)a,
+                            *y = *(struct tree_entry *const *)b;
     return x->cookie < y->cookie ? -1 : x->cookie > y->cookie ? 1 : strcmp(x->name, y->name);
 }
 
@@ -156,11 +156,9 @@ static int list_dir(struct tree_dir *d, struct err *e)
         d->listed[i] = en;
     }
     qsort(d->listed, d->n, sizeof *d->listed, by_cookie);
-    for (size_t i = 1; i < d->n; i++) {
-        struct tree_entry *en = &d->entry[d->listed[i] - d->entry];
-        if (en->cookie <= d->listed[i - 1]->cookie)
-            en->cookie = d->listed[i - 1]->cookie + 1;
-    }
+    for (size_t i = 1; i < d->n; i++)
+        if (d->listed[i]->cookie <= d->listed[i - 1]->cookie)
+            d->listed[i]->cookie = d->listed[i - 1]->cookie + 1;
     return 0;
 }
 

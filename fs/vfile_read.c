@@ -237,7 +237,7 @@ static int put_seg(struct vfile *vf, const struct vseg *s, uint64_t at, size_t l
             return rc < 0 ? rc : put_scratch(r, scratch, len);
         }
         p = pinned_map(vf->pins, s->part);
-        if (r->ahead && len >= SHORT_PIECE)
+        if (p && r->ahead && len >= SHORT_PIECE)
             compat_read_ahead(pinned_fd(vf->pins, s->part), s->src_off + at);
         return p ? put_piece(r, p + s->src_off + at, len) : PUT_CANNOT;
     case VSEG_ZERO:

@@ -3,6 +3,7 @@
 #include "fs/watch.h"
 
 #include "format/store_set.h"
+#include "fs/clock.h"
 #include "fs/fs.h"
 #include "fs/index.h"
 #include "fs/log.h"
@@ -58,13 +59,6 @@ struct watch {
     struct watch_stats stats;
 };
 
-static uint64_t clock_ms(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
-}
-
 /* --- scanning ----------------------------------------------------------------------------- */
 
 static bool disarmed(struct watch *w)
@@ -75,13 +69,12 @@ static bool disarmed(struct watch *w)
     return off;
 }
 
-/* What the kernel answers: -ENOENT, it does not know that; anything else ends with the mount. */
-
 static void notify_changed(void *ctx, uint64_t dir, const char *name)
 {
     struct watch *w = ctx;
     if (disarmed(w))
         return;
+    /* -ENOENT: the kernel does not know it; anything else ends with the mount. */
     if (name) {
         fuse_lowlevel_notify_inval_entry(w->fs->se, dir, name, strlen(name));
     } else {
@@ -137,8 +130,10 @@ static void show_tree(struct watch *w, struct tree *next, bool first)
 {
     struct fs *fs = w->fs;
     struct tree *old = nodes_swap(fs->nodes, next);
-    if (first)
+    if (first) {
+        atomic_store(&fs->generation, next->generation);
         return;
+    }
     struct tree *now = nodes_tree(fs->nodes);
     pthread_mutex_lock(&w->mu);
     w->n_done = w->n_begun;
@@ -146,6 +141,7 @@ static void show_tree(struct watch *w, struct tree *next, bool first)
     pthread_mutex_unlock(&w->mu);
     tree_diff(old, now, notify_changed, w);
     nodes_touched(fs->nodes, notify_attributes, w);
+    atomic_store(&fs->generation, now->generation); /* who waits for it sees all of it */
     if (now->n_model != old->n_model)
         mount_notify_models(fs, "");
     tree_put(fs->nodes, now);

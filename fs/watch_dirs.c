@@ -166,7 +166,7 @@ static void add_source(struct list *l, const struct store *st)
         note(l->why, "all inotify watches of this user are in use: fs.inotify.max_user_watches");
     }
     l->used_up = false;
-    if (st->n_kept && !st->root_rc) /* a root is looked for anyway */
+    if (store_unread(st) && !st->root_rc) /* a root is looked for anyway */
         note(l->why, "a part of it cannot be read");
     if (l->fd < 0)
         note(l->why, "inotify_init1 failed: fs.inotify.max_user_instances");

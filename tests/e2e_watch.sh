@@ -330,9 +330,18 @@ listed(fresh, ["m", "n", "o"]) # read from the start for the first time
 os.close(fresh)
 os.close(used)
 until(lambda: requests_of_a_listing(["m", "n", "o"]) == 0) # handles are released a little later
+# Who stands in a directory that goes; who waits for the generation of it sees all of it.
+os.chdir(where + "/n")
+inside = os.open(".", os.O_RDONLY)
+assert "y.apr" in os.listdir(".") and "y.apr" in os.listdir(inside)
+before = os.getxattr(mnt, "user.aprfs.generation")
 shutil.rmtree(store + "/p/n")
-until(lambda: not os.path.exists(where + "/n"))
+until(lambda: os.getxattr(mnt, "user.aprfs.generation") != before)
 listed(where, ["m", "o"])
+listed(".", [])
+listed(inside, [])
+os.chdir("/")
+os.close(inside)
 PY
     stop
 }

@@ -2,10 +2,12 @@
 #include "tests/support.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <ftw.h>
 #include <inttypes.h>
 #include <math.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -211,4 +213,28 @@ bool long_run(void)
 {
     const char *v = getenv("LONG");
     return v && *v && strcmp(v, "0") != 0;
+}
+
+size_t pages_cached(int fd, uint64_t off, size_t len)
+{
+    size_t n = 0, n_page = (len + 4095) / 4096;
+    unsigned char *there = malloc(n_page + 1);
+    void *map = mmap(NULL, len, PROT_READ, MAP_SHARED, fd, (off_t)off);
+    assert_non_null(there);
+    assert_ptr_not_equal(map, MAP_FAILED);
+    assert_int_equal(mincore(map, len, there), 0);
+    for (size_t i = 0; i < n_page; i++)
+        n += there[i] & 1;
+    munmap(map, len);
+    free(there);
+    return n;
+}
+
+bool pages_dropped(int fd)
+{
+    struct stat st;
+    assert_int_equal(fstat(fd, &st), 0);
+    assert_int_equal(fdatasync(fd), 0);
+    assert_int_equal(posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED), 0);
+    return pages_cached(fd, 0, (size_t)st.st_size) == 0;
 }

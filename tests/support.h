@@ -84,4 +84,9 @@ double now_ms(void);
 /* LONG=1 in the environment: the full counts. Unset, empty or 0: the short ones. */
 bool long_run(void);
 
+/* Of [off, off+len) of a file, off a multiple of 4096: how many pages of 4096 bytes the kernel has. */
+size_t pages_cached(int fd, uint64_t off, size_t len);
+/* Has the kernel drop all pages of a file; false: its file system keeps them (tmpfs). */
+bool pages_dropped(int fd);
+
 #endif

@@ -233,6 +233,40 @@ static void vfile_sends_more_segments_than_a_reply_has_pieces(void **state)
     rig_free(r);
 }
 
+/* A cold range is read ahead for who goes on behind it, and for nobody else: no reply touches it here. */
+static void vfile_reads_ahead_of_who_goes_on(void **state)
+{
+    (void)state;
+    struct rig *r = rig_new(model("llama", QUANT_F32, 4096), 0, VAPR_ENGINE);
+    struct err e = {0};
+    static struct iovec iov[1023];
+    uint8_t *buf = malloc(1 << 20);
+    r->env.lease = true;
+    assert_int_equal(vfile_open(r->vf, &e), 0);
+    bool leased = pinned_leased(vfile_pins(r->vf));
+    int n, fd = source_fd(r->plan->part[0]);
+    size_t got, i = 0;
+    while (vapr_seg(r->plan->vapr, i)->kind != VSEG_FILE ||
+           vapr_seg(r->plan->vapr, i)->len < 2 << 20)
+        i++; /* the embedding's 4 MiB */
+    const struct vseg *s = vapr_seg(r->plan->vapr, i);
+    bool cold = leased && pages_dropped(fd);
+    for (int ahead = 0; cold && ahead < 2; ahead++) {
+        assert_int_equal(vfile_send(r->vf, s->off, 1 << 20, ahead, iov, 1023, &n, &got, buf, &e),
+                         1);
+        vfile_sent(r->vf, got);
+        size_t there = pages_cached(fd, s->src_off & ~(uint64_t)4095, 1 << 20);
+        assert_int_equal(there > 0, ahead);
+    }
+    char *root = strdup(r->root);
+    vfile_close(r->vf);
+    free(buf);
+    rig_free(r);
+    if (!cold)
+        skip_because("%s: no leases, or a file system that keeps a file's pages", root);
+    free(root);
+}
+
 struct reader {
     struct rig *r;
     const uint8_t *want;
@@ -628,6 +662,7 @@ int main(void)
         cmocka_unit_test(vfile_reads_equal_the_plan),
         cmocka_unit_test(vfile_sends_what_it_reads),
         cmocka_unit_test(vfile_sends_more_segments_than_a_reply_has_pieces),
+        cmocka_unit_test(vfile_reads_ahead_of_who_goes_on),
         cmocka_unit_test(vfile_reads_from_many_threads),
         cmocka_unit_test(vfile_changed_source_is_an_error_for_ever),
         cmocka_unit_test(vfile_open_of_what_changed_while_open_is_stale),

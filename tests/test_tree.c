@@ -4,85 +4,13 @@
 #include "tests/ollama_build.h"
 #include "tests/store_build.h"
 #include "tests/support.h"
+#include "tests/tree_world.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-struct world {
-    char *root;
-    struct nodes *ns;
-    struct vfile_env env;
-    struct tree_options opt;
-    struct store_options store;
-};
-
-static struct world *world_new(void)
-{
-    struct world *w = calloc(1, sizeof *w);
-    assert_non_null(w);
-    struct err e;
-    w->root = temp_dir();
-    w->opt = (struct tree_options){.uid = 1, .gid = 2, .umask = 0222};
-    w->store = (struct store_options){.kind = STORE_PLAIN, .plan = true};
-    w->env.lease = true;
-    assert_int_equal(vcache_new(&w->env.texts, 16 << 20, 0, 0, &e), 0);
-    assert_int_equal(vcache_new(&w->env.units, 16 << 20, 0, 0, &e), 0);
-    assert_int_equal(nodes_new(&w->ns, &e), 0);
-    return w;
-}
-
-static void world_free(struct world *w)
-{
-    nodes_free(w->ns);
-    vcache_free(w->env.texts);
-    vcache_free(w->env.units);
-    free(w->root);
-    free(w);
-}
-
-/* Scans and swaps; the tree before is the caller's to put. */
-static struct tree *rescan(struct world *w)
-{
-    struct tree *cur = nodes_tree(w->ns), *next;
-    struct store_set *set;
-    struct err e = {0};
-    struct store_source src = {.path = w->root};
-    int rc = store_set_scan(&set, &src, 1, &w->store, cur ? cur->scan->set : NULL, &e);
-    if (rc < 0)
-        fail_msg("%s", e.msg);
-    struct scan *scan = scan_new(set);
-    assert_non_null(scan);
-    assert_int_equal(tree_new(&next, w->ns, &w->env, scan, &w->opt, &e), 0);
-    scan_put(scan);
-    tree_put(w->ns, cur);
-    return nodes_swap(w->ns, next);
-}
-
-static void rescan_and_forget(struct world *w)
-{
-    tree_put(w->ns, rescan(w));
-}
-
-/* The node at a path, counted as a kernel lookup; NULL: none. */
-static struct node *walk(struct world *w, const char *path)
-{
-    char part[256];
-    struct node *n = nodes_find(w->ns, NODE_ROOT);
-    while (n && *path) {
-        size_t len = strcspn(path, "/");
-        snprintf(part, sizeof part, "%.*s", (int)len, path);
-        path += len + (path[len] == '/');
-        struct node *sub = NULL;
-        nodes_lookup(w->ns, n->ino, part, &sub);
-        nodes_put(w->ns, n);
-        n = sub;
-    }
-    nodes_put(w->ns, n); /* the lookup keeps it */
-    return n;
-}
 
 static void show_dir(struct world *w, struct tree *t, uint64_t ino, char *out, size_t size)
 {
@@ -229,8 +157,11 @@ static void note(void *ctx, uint64_t dir, const char *name)
     struct node *d = nodes_find(n->w->ns, dir);
     assert_non_null(d);
     size_t at = strlen(n->text);
-    if (name && strncmp(d->path, ".aprfs", 6) != 0)
-        snprintf(n->text + at, sizeof n->text - at, "%s/%s\n", d->path, name);
+    struct tree *t = nodes_tree(n->w->ns);
+    bool gone = !tree_find_dir(t, dir);
+    tree_put(n->w->ns, t);
+    if ((name || gone) && strncmp(d->path, ".aprfs", 6) != 0)
+        snprintf(n->text + at, sizeof n->text - at, "%s/%s\n", d->path, gone ? "" : name);
     nodes_put(n->w->ns, d);
 }
 
@@ -239,7 +170,7 @@ static int cmp_line(const void *a, const void *b)
     return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-/* The names that differ between the tree before (put here) and now, sorted. */
+/* The names that differ between the tree before (put here) and now, and "dir/" of those gone; sorted. */
 static void diff(struct world *w, struct tree *before, char *out, size_t size)
 {
     struct names n = {.w = w};
@@ -289,7 +220,7 @@ static void tree_keeps_what_did_not_change(void **state)
     assert_int_not_equal(walk(w, "local/two/two.apr")->ino, two->ino);
     tree_remove(w->root, "one.gguf");
     diff(w, rescan(w), text, sizeof text);
-    assert_string_equal(text, "local/one\n");
+    assert_string_equal(text, "local/one\nlocal/one/\n");
     world_free(w);
 }
 
@@ -518,87 +449,6 @@ static void tree_nodes_live_as_long_as_the_kernel_counts_on_them(void **state)
     world_free(w);
 }
 
-/* The names of a directory in the order of a listing, one after another's cookie. */
-static void listing(struct world *w, struct tree *t, const char *path, char *out, size_t size)
-{
-    const struct tree_dir *d = tree_find_dir(t, walk(w, path)->ino);
-    uint64_t cookie = TREE_COOKIE_MIN - 1;
-    *out = '\0';
-    for (size_t i; (i = tree_listed_after(d, cookie)) < d->n; cookie = d->listed[i]->cookie) {
-        assert_true(d->listed[i]->cookie > cookie && d->listed[i]->cookie <= INT64_MAX);
-        size_t n = strlen(out);
-        snprintf(out + n, size - n, "%s\n", d->listed[i]->name);
-    }
-}
-
-static uint64_t cookie_of(struct world *w, struct tree *t, const char *path, const char *name)
-{
-    return tree_find_entry(tree_find_dir(t, walk(w, path)->ino), name)->cookie;
-}
-
-static void tree_places_follow_from_names(void **state)
-{
-    (void)state;
-    struct world *w = world_new();
-    char before[512], after[512];
-    tree_model(w->root, "p/b/x.gguf", 1);
-    tree_model(w->root, "p/d/x.gguf", 2);
-    rescan_and_forget(w);
-    struct tree *t = nodes_tree(w->ns);
-    uint64_t b = cookie_of(w, t, "p", "b"), d = cookie_of(w, t, "p", "d");
-    listing(w, t, "p", before, sizeof before);
-    assert_int_equal(strlen(before), 4);
-    tree_put(w->ns, t);
-    tree_model(w->root, "p/a/x.gguf", 3);
-    tree_model(w->root, "p/c/x.gguf", 4);
-    tree_remove(w->root, "p/d/x.gguf");
-    rescan_and_forget(w);
-    t = nodes_tree(w->ns);
-    assert_int_equal(cookie_of(w, t, "p", "b"), b);
-    /* Who came to d before it went goes on behind it. */
-    const struct tree_dir *dir = tree_find_dir(t, walk(w, "p")->ino);
-    size_t i = tree_listed_after(dir, d);
-    assert_true(i == dir->n || dir->listed[i]->cookie > d);
-    assert_true(i == 0 || dir->listed[i - 1]->cookie < d);
-    listing(w, t, "p", after, sizeof after);
-    assert_int_equal(strlen(after), 6);
-    tree_put(w->ns, t);
-    /* Two names of one hash (4eac0c95540867e4, a pair found by others): both, one behind the other. */
-    tree_model(w->root, "p/8yn0iYCKYHlIj4-BwPqk/x.gguf", 5);
-    tree_model(w->root, "p/GReLUrM4wMqfg9yzV3KQ/x.gguf", 6);
-    rescan_and_forget(w);
-    t = nodes_tree(w->ns);
-    listing(w, t, "p", after, sizeof after);
-    assert_non_null(strstr(after, "8yn0iYCKYHlIj4-BwPqk\nGReLUrM4wMqfg9yzV3KQ\n"));
-    tree_put(w->ns, t);
-    world_free(w);
-}
-
-static void tree_keeps_listings_until_a_change(void **state)
-{
-    (void)state;
-    struct world *w = world_new();
-    tree_model(w->root, "p/a/x.gguf", 1);
-    rescan_and_forget(w);
-    struct node *p = walk(w, "p");
-    assert_false(nodes_list_open(w->ns, p, 1000, 50)); /* never listed */
-    assert_true(nodes_list_open(w->ns, p, 1049, 50));
-    nodes_list_close(w->ns, p);
-    nodes_list_close(w->ns, p);
-    assert_false(nodes_list_open(w->ns, p, 1050, 50)); /* too old */
-    nodes_list_changed(w->ns, p->ino);
-    assert_false(nodes_list_open(w->ns, p, 1051, 50));
-    assert_false(nodes_list_open(w->ns, p, 1052, 50)); /* the first may still bring old names */
-    for (int i = 0; i < 3; i++)
-        nodes_list_close(w->ns, p);
-    assert_false(nodes_list_open(w->ns, p, 1053, 50)); /* alone: this one's is kept */
-    assert_true(nodes_list_open(w->ns, p, 1054, 50));
-    nodes_list_close(w->ns, p);
-    nodes_list_close(w->ns, p);
-    nodes_list_changed(w->ns, UINT64_MAX); /* no such directory */
-    world_free(w);
-}
-
 static void ollama_says(struct world *w, const char *params)
 {
     struct ollama_build o = {.root = w->root};
@@ -789,8 +639,6 @@ int main(void)
         cmocka_unit_test(tree_numbers_survive_a_restart),
         cmocka_unit_test(tree_tells_new_parameters_under_another_number),
         cmocka_unit_test(tree_nodes_live_as_long_as_the_kernel_counts_on_them),
-        cmocka_unit_test(tree_places_follow_from_names),
-        cmocka_unit_test(tree_keeps_listings_until_a_change),
         cmocka_unit_test(tree_leaves_out_what_is_being_written),
         cmocka_unit_test(tree_gives_a_stale_file_another_number),
         cmocka_unit_test(tree_keeps_the_number_after_a_collision),
