@@ -75,7 +75,7 @@ t_merge() {
 # A part as a file: the bytes of the source, and its guards.
 t_gguf_file() {
     mkdir -p "$T/s"
-    cp -r "$W/models/acme" "$T/s/"
+    cp -r "$(models)/acme" "$T/s/"
     put tied-qwen2 "$T/s/one.gguf"
     start m "$T/s" -o gguf=file
     local n=0 f

@@ -261,10 +261,10 @@ t_latency() {
     for n in 1 $([ "$LONG" = 1 ] && echo 1000); do
         for i in $(seq "$n"); do
             mkdir -p "$T/store/p/m$i"
-            cp "$W/models/tied-qwen2.gguf" "$T/store/p/m$i/x$i.gguf"
+            cp "$(models)/tied-qwen2.gguf" "$T/store/p/m$i/x$i.gguf"
         done
         start "m$n" "$T/store" -o ttl=0
-        python3 - "$T/store/p/m1" "$M/p/m1" "$W/models/phi3-fused.gguf" "$n" <<'PY'
+        python3 - "$T/store/p/m1" "$M/p/m1" "$(models)/phi3-fused.gguf" "$n" <<'PY'
 import os, shutil, statistics, sys, time
 store, mnt, model, n = sys.argv[1:]
 took = []
