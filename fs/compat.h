@@ -21,7 +21,7 @@ struct iovec;
 ssize_t compat_pread_once(int fd, uint64_t dev, void *dst, size_t len, uint64_t off);
 
 /* What a large read at off would make the kernel read ahead, without the read: nothing is copied, and no more
- * waited for than the first page. For who goes on to touch these bytes in a mapping of fd, where the kernel by
+ * waited for than a page. For who goes on to touch these bytes in a mapping of fd, where the kernel by
  * itself reads no more at once than read_ahead_kb (128, mostly), and begins later. */
 void compat_read_ahead(int fd, uint64_t off);
 

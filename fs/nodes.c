@@ -133,12 +133,14 @@ enum list_open nodes_list_open(struct nodes *ns, struct node *dir, uint64_t now_
 {
     pthread_mutex_lock(&ns->mu);
     enum list_open how = now_ms < dir->listed_until_ms ? LIST_KEEP : LIST_BEGIN;
-    if (dir->n_list_open++ == 0)
+    if (dir->n_list_open == 0)
         dir->list_doubtful = false;
     if (how == LIST_BEGIN && dir->list_doubtful)
         how = LIST_NONE;
     if (how == LIST_BEGIN)
         dir->listed_until_ms = now_ms + keep_ms;
+    if (how != LIST_NONE)
+        dir->n_list_open++;
     pthread_mutex_unlock(&ns->mu);
     return how;
 }
@@ -405,13 +407,14 @@ static size_t dir_diff(const struct tree_dir *x, const struct tree_dir *y,
     for (size_t p = 0, q = 0; p < x->n || q < y->n;) {
         int c = p == x->n ? 1 : q == y->n ? -1 : strcmp(x->entry[p].name, y->entry[q].name);
         if (c != 0 || x->entry[p].node != y->entry[q].node) {
-            if (n++ == 0)
-                changed(ctx, y->node->ino, NULL);
             changed(ctx, y->node->ino, c <= 0 ? x->entry[p].name : y->entry[q].name);
+            n++;
         }
         p += c <= 0;
         q += c >= 0;
     }
+    if (n > 0)
+        changed(ctx, y->node->ino, NULL);
     return n;
 }
 
@@ -424,8 +427,10 @@ size_t tree_diff(const struct tree *a, const struct tree *b,
         const struct tree_dir *x = a ? tree_find_dir(a, b->dir[i].node->ino) : NULL;
         n += dir_diff(x ? x : &none, &b->dir[i], changed, ctx);
     }
-    for (size_t i = 0; a && i < a->n_dir; i++)
-        if (!tree_find_dir(b, a->dir[i].node->ino))
-            changed(ctx, a->dir[i].node->ino, NULL);
+    for (size_t i = 0; a && i < a->n_dir; i++) {
+        const struct tree_dir gone = {.node = a->dir[i].node};
+        if (!tree_find_dir(b, gone.node->ino))
+            n += dir_diff(&a->dir[i], &gone, changed, ctx);
+    }
     return n;
 }

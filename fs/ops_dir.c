@@ -32,10 +32,10 @@ void ops_dir_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
         ops_reply_err(req, ENOMEM);
         return;
     }
-    h->lists = true;
     fi->fh = (uintptr_t)h;
     enum list_open how =
         nodes_list_open(fs->nodes, n, clock_ms(), (uint64_t)(fs->entry_timeout_s * 1000));
+    h->lists = how != LIST_NONE;
     fi->cache_readdir = how != LIST_NONE;
     fi->keep_cache = how == LIST_KEEP;
     if (fuse_reply_open(req, fi) < 0)

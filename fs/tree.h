@@ -157,7 +157,7 @@ const struct tree_entry *tree_find_entry(const struct tree_dir *d, const char *n
 #define TREE_COOKIE_MIN 3
 size_t tree_listed_after(const struct tree_dir *d, uint64_t cookie);
 
-/* A directory is opened (and closed). What the kernel may do with its listing: */
+/* A directory is opened (and, but for LIST_NONE, closed). What the kernel may do with its listing: */
 enum list_open {
     LIST_NONE,  /* keep none, for another handle may still bring it names of before a change */
     LIST_BEGIN, /* keep what is read now: for keep_ms, or until a change */
@@ -171,8 +171,10 @@ void nodes_list_changed(struct nodes *ns, uint64_t dir);
 
 void node_stat(const struct node *n, struct stat *st);
 
-/* Every directory whose names differ between a and b, gone ones too (name NULL), and behind it, if b has it,
- * every such name. a may be NULL. Returns the number of names. */
+/* Every name whose node differs between a and b (name), in directories that are gone, too, and behind the
+ * names of each directory itself (name NULL): telling the kernel of a name waits for who is reading the
+ * directory, so what these still bring it of old names is there to be dropped. a may be NULL. Returns the
+ * number of names. */
 size_t tree_diff(const struct tree *a, const struct tree *b,
                  void (*changed)(void *ctx, uint64_t dir, const char *name), void *ctx);
 

@@ -288,6 +288,9 @@ int vfile_send(struct vfile *vf, uint64_t off, size_t len, bool ahead, struct io
         r.gather = 2 * want / (size_t)(max - 1) + 1;
         rc = put_range(vf, off, want, &r, scratch, e);
     }
+    /* What was copied on the way may have waited longer than a lease is waited for. */
+    if (rc == PUT_DONE && !pinned_leased(vf->pins))
+        rc = PUT_CANNOT;
     if (rc != PUT_DONE) {
         pinned_leave_sent(vf->pins, 0);
         return rc < 0 ? rc : 0;

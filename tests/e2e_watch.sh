@@ -254,36 +254,54 @@ t_closed() {
     stop
 }
 
+# model_at LAYOUT I: model p/mI of $T/LAYOUT, a plain folder or a hub.
+model_at() {
+    local d=$T/$1/p/m$2 r=$T/$1/models--p--m$2
+    if [ "$1" = plain ]; then
+        mkdir -p "$d"
+        cp "$(models)/tied-qwen2.gguf" "$d/x$2.gguf"
+    else
+        mkdir -p "$r/blobs" "$r/refs" "$r/snapshots/c0ffee"
+        cp "$(models)/tied-qwen2.gguf" "$r/blobs/$2"
+        ln -sf "../../blobs/$2" "$r/snapshots/c0ffee/x$2.gguf"
+        printf c0ffee >"$r/refs/main"
+    fi
+}
+
 # How long a new name takes, for the log; what it may take is a bench's business.
 t_latency() {
-    local i n
-    mkdir -p "$T/store"
-    for n in 1 $([ "$LONG" = 1 ] && echo 1000); do
-        for i in $(seq "$n"); do
-            mkdir -p "$T/store/p/m$i"
-            cp "$(models)/tied-qwen2.gguf" "$T/store/p/m$i/x$i.gguf"
-        done
-        start "m$n" "$T/store" -o ttl=0
-        python3 - "$T/store/p/m1" "$M/p/m1" "$(models)/phi3-fused.gguf" "$n" <<'PY'
+    local i n layout
+    for layout in plain hub; do
+        for n in 1 $([ "$LONG" = 1 ] && echo 1000); do
+            for i in $(seq "$n"); do model_at $layout "$i"; done
+            start "$layout$n" "$T/$layout" -o ttl=0
+            python3 - "$T/$layout" "$M/p/m1" "$(models)/phi3-fused.gguf" "$n" $layout <<'PY'
 import os, shutil, statistics, sys, time
-store, mnt, model, n = sys.argv[1:]
+store, mnt, model, n, layout = sys.argv[1:]
 took = []
+plain = layout == "plain"
+where = store + ("/p/m1" if plain else "/models--p--m1/snapshots/c0ffee")
 for i in range(7 if n != "1" or os.environ.get("LONG") == "1" else 3):
-    shutil.copy(model, store + "/new.part")
+    source = store + "/new.part" if plain else store + "/models--p--m1/blobs/new%d" % i
+    shutil.copy(model, source)
     time.sleep(0.4) # what the copy itself started is over
     t = time.monotonic()
-    os.rename(store + "/new.part", store + "/new%d.gguf" % i)
+    if plain:
+        os.rename(source, where + "/new%d.gguf" % i)
+    else:
+        os.symlink("../../blobs/new%d" % i, where + "/new%d.gguf" % i)
     while not os.path.exists(mnt + "/new%d.apr" % i):
         assert time.monotonic() < t + 20
         time.sleep(0.001)
     took.append((time.monotonic() - t) * 1000)
-    os.unlink(store + "/new%d.gguf" % i)
+    os.unlink(where + "/new%d.gguf" % i)
     while os.path.exists(mnt + "/new%d.apr" % i):
         assert time.monotonic() < t + 20
         time.sleep(0.001)
-print("# a new name in a store of %s models: median %.0f ms (%s)" % (n, statistics.median(took), " ".join("%.0f" % t for t in took)))
+print("# a new name in a %s store of %s models: median %.0f ms (%s)" % (layout, n, statistics.median(took), " ".join("%.0f" % t for t in took)))
 PY
-        stop
+            stop
+        done
     done
 }
 
@@ -321,9 +339,14 @@ assert requests_of_a_listing(["m", "n"]) > 0
 assert requests_of_a_listing(["m", "n"]) == 0, "not kept"
 fresh, used = os.open(where, os.O_RDONLY), os.open(where, os.O_RDONLY)
 listed(used, ["m", "n"])
+def generation():
+    return os.getxattr(mnt, "user.aprfs.generation")
+
+before = generation()
 os.makedirs(store + "/p/o")
 shutil.copy2(store + "/p/m/x.gguf", store + "/p/o/x.gguf") # no new time for the directory to show
 until(lambda: sorted(os.listdir(used)) == ["m", "n", "o"]) # though nobody else looks there
+until(lambda: generation() != before)
 until(lambda: requests_of_a_listing(["m", "n", "o"]) > 0)
 assert requests_of_a_listing(["m", "n", "o"]) > 0, "kept, though a handle of before the change is open"
 listed(fresh, ["m", "n", "o"]) # read from the start for the first time
@@ -334,9 +357,9 @@ until(lambda: requests_of_a_listing(["m", "n", "o"]) == 0) # handles are release
 os.chdir(where + "/n")
 inside = os.open(".", os.O_RDONLY)
 assert "y.apr" in os.listdir(".") and "y.apr" in os.listdir(inside)
-before = os.getxattr(mnt, "user.aprfs.generation")
+before = generation()
 shutil.rmtree(store + "/p/n")
-until(lambda: os.getxattr(mnt, "user.aprfs.generation") != before)
+until(lambda: generation() != before)
 listed(where, ["m", "o"])
 listed(".", [])
 listed(inside, [])

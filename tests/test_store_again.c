@@ -233,6 +233,25 @@ static void store_keep_takes_nothing_from_another_root(void **state)
     free(root);
 }
 
+/* Also where nothing was known before, and so nothing is kept. */
+static void store_unread_tells_of_what_passes(void **state)
+{
+    (void)state;
+    static const struct {
+        int problem, entry;
+        bool want;
+    } row[] = {{0, 0, false},        {-EACCES, -EINVAL, false}, {-EIO, 0, true},
+               {0, -ENOTCONN, true}, {-EINVAL, -EIO, true},     {-ENOENT, -EUCLEAN, false}};
+    for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
+        struct store_problem p = {.rc = row[i].problem};
+        struct store_entry en = {.rc = row[i].entry};
+        struct store s = {.problem = &p, .n_problem = 1, .entry = &en, .n_entry = 1};
+        assert_int_equal(store_unread(&s), row[i].want);
+    }
+    struct store s = {.n_kept = 1};
+    assert_true(store_unread(&s));
+}
+
 /* A file whose own reading failed: it stays, the reason is a line of this scan, and no fact of the file
  * that the next one takes over. */
 static void store_keep_tells_of_a_file_for_one_scan(void **state)
@@ -306,6 +325,7 @@ int main(void)
         cmocka_unit_test(store_keep_takes_nothing_from_another_root),
         cmocka_unit_test(store_keep_gives_joined_names_back),
         cmocka_unit_test(store_keep_tells_of_a_file_for_one_scan),
+        cmocka_unit_test(store_unread_tells_of_what_passes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

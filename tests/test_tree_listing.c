@@ -68,30 +68,27 @@ static void tree_keeps_listings_until_a_change(void **state)
     static const struct {
         int what, ms;
         enum list_open how;
-    } row
-        [] =
-            {
-                {OPEN, 1000, LIST_BEGIN}, /* never listed */
-                {OPEN, 1049, LIST_KEEP},
-                {OPEN, 1050, LIST_BEGIN}, /* too old; nothing changed, so who else has it open is no matter */
-                {OPEN, 1051, LIST_KEEP},
-                {.what = CLOSE},
-                {.what = CLOSE},
-                {.what = CLOSE},
-                {.what = CHANGE},
-                {OPEN, 1052, LIST_NONE}, /* one of before the change is open */
-                {.what = CLOSE},
-                {OPEN, 1052, LIST_NONE},
-                {.what = CLOSE},
-                {.what = CLOSE},
-                {OPEN, 1053, LIST_BEGIN},
-                {OPEN, 1054, LIST_KEEP},
-                {.what = CLOSE},
-                {.what = CLOSE},
-                {.what = CHANGE},
-                {OPEN, 1055, LIST_BEGIN}, /* none was open */
-                {.what = CLOSE},
-            };
+    } row[] = {
+        {OPEN, 1000, LIST_BEGIN}, /* never listed */
+        {OPEN, 1049, LIST_KEEP},
+        {OPEN, 1050,
+         LIST_BEGIN}, /* too old; nothing changed, so who else has it open is no matter */
+        {OPEN, 1051, LIST_KEEP},
+        {.what = CLOSE},
+        {.what = CLOSE},
+        {.what = CLOSE},
+        {.what = CHANGE},
+        {OPEN, 1052, LIST_NONE}, /* one of before the change is open */
+        {OPEN, 1052, LIST_NONE},
+        {.what = CLOSE},
+        {OPEN, 1053, LIST_BEGIN},
+        {OPEN, 1054, LIST_KEEP},
+        {.what = CLOSE},
+        {.what = CLOSE},
+        {.what = CHANGE},
+        {OPEN, 1055, LIST_BEGIN}, /* none was open */
+        {.what = CLOSE},
+    };
     for (size_t i = 0; i < sizeof row / sizeof row[0]; i++) {
         if (row[i].what == OPEN)
             assert_int_equal(nodes_list_open(w->ns, p, (uint64_t)row[i].ms, 50), row[i].how);
