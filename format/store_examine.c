@@ -16,7 +16,7 @@
 #include <unistd.h>
 
 #define CHANGED   "changed while it was read: still being written"
-#define MAX_AGAIN 3 /* times that a file replaced meanwhile is read anew */
+#define MAX_AGAIN 12 /* times that a file replaced meanwhile is read anew */
 
 /* A refusal of the file: kept in the entry, which stays in the list. */
 static int refuse(struct store_entry *en, int rc, const char *why)
