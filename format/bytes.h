@@ -45,16 +45,6 @@ static inline const uint8_t *cursor_take(struct cursor *c, uint64_t n)
     return p;
 }
 
-/* FNV-1a, 64 bits, going on from h (FNV1A_START at first): to tell things apart that nobody forges. */
-#define FNV1A_START UINT64_C(14695981039346656037)
-static inline uint64_t fnv1a(uint64_t h, const void *p, size_t n)
-{
-    const uint8_t *b = p;
-    for (size_t i = 0; i < n; i++)
-        h = (h ^ b[i]) * UINT64_C(1099511628211);
-    return h;
-}
-
 static inline uint16_t load_u16(const void *p)
 {
     const uint8_t *b = p;
@@ -149,6 +139,16 @@ static inline bool round_up_u64(uint64_t x, uint64_t align, uint64_t *out)
         return false;
     *out &= ~(align - 1);
     return true;
+}
+
+/* FNV-1a, 64 bits, going on from h (FNV1A_START at first): to tell things apart that nobody forges. */
+#define FNV1A_START UINT64_C(14695981039346656037)
+static inline uint64_t fnv1a(uint64_t h, const void *p, size_t n)
+{
+    const uint8_t *b = p;
+    for (size_t i = 0; i < n; i++)
+        h = (h ^ b[i]) * UINT64_C(1099511628211);
+    return h;
 }
 
 #endif

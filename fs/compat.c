@@ -62,10 +62,10 @@ ssize_t compat_pread_once(int fd, uint64_t dev, void *dst, size_t len, uint64_t 
  * each other: small pages, and no mark in them where the next ones are to be begun. */
 #define AHEAD ((size_t)8 << 20)
 
-/* What is missing is begun, and its first page waited for (of an older kernel the first that is not there yet
- * among the next few); of what is there, the kernel goes on reading ahead at
- * the mark; then it fails to copy to address 0. (RWF_NOWAIT would not wait, but reads nothing ahead before
- * Linux 6.12. posix_fadvise(WILLNEED) takes single pages, which cost twice the time to map.) */
+/* What is missing is begun, and its first page waited for (on older kernels the first that is not there yet
+ * among the next few); of what is there, the kernel goes on reading ahead at the mark; then it fails to copy
+ * to address 0. (RWF_NOWAIT would not wait, but reads nothing ahead before Linux 6.12.
+ * posix_fadvise(WILLNEED) takes single pages, which cost twice the time to map.) */
 void compat_read_ahead(int fd, uint64_t off)
 {
     struct iovec nowhere = {.iov_base = NULL, .iov_len = AHEAD};

@@ -324,6 +324,9 @@ def listed(what, want):
     got = sorted(os.listdir(what))
     assert got == want, (got, want)
 
+def generation():
+    return os.getxattr(mnt, "user.aprfs.generation")
+
 def requests_of_a_listing(want):
     n = asked()
     listed(where, want)
@@ -339,9 +342,6 @@ assert requests_of_a_listing(["m", "n"]) > 0
 assert requests_of_a_listing(["m", "n"]) == 0, "not kept"
 fresh, used = os.open(where, os.O_RDONLY), os.open(where, os.O_RDONLY)
 listed(used, ["m", "n"])
-def generation():
-    return os.getxattr(mnt, "user.aprfs.generation")
-
 before = generation()
 os.makedirs(store + "/p/o")
 shutil.copy2(store + "/p/m/x.gguf", store + "/p/o/x.gguf") # no new time for the directory to show

@@ -40,15 +40,20 @@ unmount_all() {
     done
 }
 
+kill_daemons() { # FILE...: whose numbers stand there
+    local p
+    for p in $(cat "$@" 2>/dev/null); do
+        [ "$(cat "/proc/$p/comm" 2>/dev/null)" = aprfs ] && kill -9 "$p" 2>/dev/null
+    done
+}
+
 cleanup() {
     local p
     for p in $RUNNING; do # before what it started, or it would start the next
         kill -9 -- "-$p" 2>/dev/null
     done
     unmount_all
-    for p in $(cat "$W"/*/pids 2>/dev/null); do
-        [ "$(cat "/proc/$p/comm" 2>/dev/null)" = aprfs ] && kill -9 "$p" 2>/dev/null
-    done
+    kill_daemons "$W"/*/pids
     [ -z "$GROUP" ] || cg_kill "$GROUP"
     for p in $(losetup -nO NAME,BACK-FILE 2>/dev/null | awk -v w="$W/" 'index($2, w) == 1 { print $1 }'); do
         losetup -d "$p"
@@ -119,6 +124,8 @@ run() {
         keep "$T/log" "$T"/*.daemon 2>/dev/null
     fi
     [ -z "${TIMES:-}" ] || echo "# $fn: $((($(date +%s%N) - t0) / 1000000)) ms"
+    kill_daemons "$T/pids"
+    rm -rf --one-file-system "$T" # the copies of all tests of a long run filled the disk
 }
 
 # tests_end: the plan; names that are no test's are a failure.
