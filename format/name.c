@@ -3,6 +3,7 @@
 
 #include <ctype.h>
 #include <openssl/evp.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,10 +13,23 @@
 #define DIGEST8_LEN  8
 #define SHARD_SUFFIX 15 /* "-00001-of-00003" */
 
+/* Looked up once, not for each of the thousands of names of a scan. NULL: there is none. */
+static const EVP_MD *sha256_md(void)
+{
+    static _Atomic(EVP_MD *) md;
+    EVP_MD *had = NULL, *found = atomic_load(&md);
+    if (!found && (found = EVP_MD_fetch(NULL, "SHA256", NULL)) &&
+        !atomic_compare_exchange_strong(&md, &had, found)) {
+        EVP_MD_free(found);
+        found = had;
+    }
+    return found;
+}
+
 static void sha256(uint8_t out[NAME_ID_SIZE], const void *p, size_t len)
 {
     /* EVP_Digest fails only without memory for its context; a zero digest still is a valid name. */
-    if (!EVP_Digest(p, len, out, NULL, EVP_sha256(), NULL))
+    if (!EVP_Digest(p, len, out, NULL, sha256_md(), NULL))
         memset(out, 0, NAME_ID_SIZE);
 }
 
@@ -278,7 +292,7 @@ uint64_t name_inode(const char *path, const uint8_t id[NAME_ID_SIZE])
 {
     uint8_t digest[NAME_ID_SIZE] = {0};
     EVP_MD_CTX *c = EVP_MD_CTX_new();
-    if (c && EVP_DigestInit_ex(c, EVP_sha256(), NULL) &&
+    if (c && EVP_DigestInit_ex(c, sha256_md(), NULL) &&
         EVP_DigestUpdate(c, path, strlen(path) + 1) &&
         EVP_DigestUpdate(c, id ? id : digest, id ? NAME_ID_SIZE : 0))
         EVP_DigestFinal_ex(c, digest, NULL);

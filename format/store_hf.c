@@ -378,6 +378,8 @@ static int choose(const struct repo *r, struct store_folder *repo, const struct 
         if (!strcmp(s[i].name, r->main_commit))
             main = i;
     *chosen = main;
+    if (n == 1 && main == 0)
+        return 0; /* there is no other to wait with */
     int rc = main < n ? arrived(d->b, d->fd, d->rel, s[main].name, d->depth + 1) : 0;
     if (rc < 0 || rc == ARRIVED_MODEL)
         return rc < 0 ? rc : 0;

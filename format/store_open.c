@@ -185,7 +185,7 @@ static int open_regular(enum store_how how, int root_fd, const char *rel, int di
 }
 
 /* Since huggingface_hub 2 a blob may be a link into the cache's one store of blobs:
- * "../../blobs/<xx>/<xx...>", named by another hash (Xet's) of 64 digits. way becomes that. */
+ * "../../blobs/<xx>/<xx...>", named by another hash (Xet's) of 64 digits. way, a link, becomes that. */
 static int hub_shared(char way[PATH_MAX], int root_fd, struct err *e)
 {
     char target[PATH_MAX];
@@ -215,6 +215,9 @@ int store_open_hub(int root_fd, const char *rel, struct source_id *id, char sha2
     snprintf(blob, sizeof blob, "%s", strrchr(way, '/') + 1);
     if (is_sha256(blob))
         memcpy(sha256, blob, 65);
+    int fd = open_regular(STORE_HOW_HUB, root_fd, way, root_fd, way, blob, id, e);
+    if (fd != -ELOOP)
+        return fd;
     rc = hub_shared(way, root_fd, e);
     return rc < 0 ? rc : open_regular(STORE_HOW_HUB, root_fd, way, root_fd, way, blob, id, e);
 }

@@ -23,7 +23,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define QUIET_ONE_MS 30
+#define QUIET_ONE_MS 20
 #define QUIET_MS     250
 #define LATEST_MS    2000
 #define RETRY_MS     1000 /* after a scan that failed; between two looks for a root that is gone */
@@ -182,6 +182,23 @@ static bool root_moved(struct watch *w)
     return moved;
 }
 
+/* All folders that the tree was made from. Behind it, for a new name waits for that; what changes meanwhile
+ * in a folder not watched yet is found by the scan that its watch asks for. */
+static int watch_folders(struct watch *w, const struct store_set *set, struct err *e)
+{
+    bool fresh;
+    int rc = watch_dirs_renew(&w->dirs, set, &fresh, e);
+    if (rc < 0)
+        return rc;
+    pthread_mutex_lock(&w->mu);
+    w->stats.n_dir = (unsigned)w->dirs.n;
+    w->kicked = w->kicked || fresh;
+    w->by_ttl = watch_dirs_text(&w->dirs, set, w->stats.how, sizeof w->stats.how);
+    pthread_mutex_unlock(&w->mu);
+    set_timeouts(w);
+    return 0;
+}
+
 static int scan_once(struct watch *w, bool first, struct err *e)
 {
     struct fs *fs = w->fs;
@@ -189,7 +206,6 @@ static int scan_once(struct watch *w, bool first, struct err *e)
     struct tree *cur = nodes_tree(fs->nodes), *next = NULL;
     const struct store_set *prev = cur ? cur->scan->set : NULL;
     struct store_set *known = first ? index_read(fs->index, &fs->sources, &fs->opt.store) : NULL;
-    bool again = false;
     if (cur)
         tree_learn(fs->nodes, cur); /* the next scan takes over what this one's entries say */
     int rc = make_tree(fs, first ? known : prev, first, &next, e);
@@ -197,20 +213,17 @@ static int scan_once(struct watch *w, bool first, struct err *e)
     bool changed = rc == 0 && (first || !store_set_equal(next->scan->set, prev));
     if (changed)
         log_problems(next->scan->set);
-    if (rc == 0 && (rc = watch_dirs_renew(&w->dirs, next->scan->set, &again, e)) < 0)
-        tree_put(fs->nodes, next);
     tree_put(fs->nodes, cur);
     if (rc == 0) {
+        struct scan *scan = scan_get(next->scan);
         pthread_mutex_lock(&w->mu);
-        w->stats.n_parsed += store_set_n_parsed(next->scan->set);
-        w->stats.n_dir = (unsigned)w->dirs.n;
-        w->kicked = w->kicked || again;
-        w->by_ttl = watch_dirs_text(&w->dirs, next->scan->set, w->stats.how, sizeof w->stats.how);
+        w->stats.n_parsed += store_set_n_parsed(scan->set);
         pthread_mutex_unlock(&w->mu);
-        set_timeouts(w);
-        w->roots_ms = lacks_root(next->scan->set) ? clock_ms() + RETRY_MS : 0;
-        index_note(fs->index, next->scan->set, changed);
+        w->roots_ms = lacks_root(scan->set) ? clock_ms() + RETRY_MS : 0;
+        index_note(fs->index, scan->set, changed);
         show_tree(w, next, first);
+        rc = watch_folders(w, scan->set, e);
+        scan_put(scan);
     }
     pthread_mutex_lock(&w->mu);
     w->stats.n_scan++;
@@ -233,7 +246,7 @@ static void scan_again(struct watch *w)
     int rc = scan_once(w, false, &e);
     w->retry_ms = rc < 0 ? clock_ms() + RETRY_MS : 0;
     if (rc < 0 && strcmp(e.msg, w->said) != 0)
-        log_line(LOG_ERROR, "scan: %s; the tree stays as it was until one succeeds", e.msg);
+        log_line(LOG_ERROR, "scan: %s; once more each second until one succeeds", e.msg);
     snprintf(w->said, sizeof w->said, "%s", rc < 0 ? e.msg : "");
     pthread_mutex_lock(&w->mu);
     w->n_done = w->n_begun;
