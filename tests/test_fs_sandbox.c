@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <linux/capability.h>
 #include <linux/filter.h>
+#include <linux/sched.h>
 #include <linux/seccomp.h>
 #include <pthread.h>
 #include <signal.h>
@@ -119,6 +120,8 @@ static int no_processes_no_new_code(void)
     enter(true);
     STEP(refused(fork()));
     STEP(refused(vfork()));
+    struct clone_args fork_by_clone3 = {.exit_signal = SIGCHLD};
+    STEP(syscall(SYS_clone3, &fork_by_clone3, sizeof fork_by_clone3) < 0 && errno == ENOSYS);
     STEP(refused(ptrace(PTRACE_TRACEME, 0, NULL, NULL)));
     STEP(refused(kill(getppid(), SIGTERM)));
     STEP(mmap(NULL, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) == MAP_FAILED);
