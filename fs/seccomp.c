@@ -306,12 +306,12 @@ static int allow_some(scmp_filter_ctx c, int *count)
     if (rc == 0)
         rc = seccomp_rule_add(c, ok, SCMP_SYS(mprotect), 1,
                               SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
-    /* Threads, not processes. */
+    /* Threads, not processes. clone3 is refuse_clone3()'s. */
     if (rc == 0)
         rc = seccomp_rule_add(c, ok, SCMP_SYS(clone), 1,
                               SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_THREAD, CLONE_THREAD));
     if (rc == 0)
-        rc = seccomp_rule_add(c, ok, SCMP_SYS(clone3), 0); /* refuse_clone3() has the word */
+        rc = seccomp_rule_add(c, ok, SCMP_SYS(clone3), 0);
     /* Without an address. (sendmsg's lies in memory; it carries the descriptors for the broker.) */
     if (rc == 0)
         rc = seccomp_rule_add(c, ok, SCMP_SYS(sendto), 1, SCMP_A4(SCMP_CMP_EQ, 0));

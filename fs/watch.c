@@ -149,10 +149,10 @@ static void show_tree(struct watch *w, struct tree *next, bool first)
 }
 
 /* How long the kernel may keep names and attributes: a look that is due must not be missed for it. */
-static void set_timeouts(struct watch *w)
+static void set_timeouts(struct watch *w, bool by_ttl)
 {
     double ttl = w->fs->opt.ttl_s, s = FS_TIMEOUT_S;
-    if (w->by_ttl && ttl > 0 && ttl < s)
+    if (by_ttl && ttl > 0 && ttl < s)
         s = ttl;
     atomic_store(&w->fs->entry_timeout_s, s);
     atomic_store(&w->fs->attr_timeout_s, s);
@@ -182,8 +182,9 @@ static bool root_moved(struct watch *w)
     return moved;
 }
 
-/* All folders that the tree was made from. Behind it, for a new name waits for that; what changes meanwhile
- * in a folder not watched yet is found by the scan that its watch asks for. */
+/* The folders that the shown tree was made from. Behind it, because a new name need not wait for this; what
+ * changed meanwhile in a folder not watched yet is found by the scan that its watch asks for, and by a look at
+ * what is open. */
 static int watch_folders(struct watch *w, const struct store_set *set, struct err *e)
 {
     bool fresh;
@@ -195,7 +196,9 @@ static int watch_folders(struct watch *w, const struct store_set *set, struct er
     w->kicked = w->kicked || fresh;
     w->by_ttl = watch_dirs_text(&w->dirs, set, w->stats.how, sizeof w->stats.how);
     pthread_mutex_unlock(&w->mu);
-    set_timeouts(w);
+    set_timeouts(w, w->by_ttl);
+    if (fresh)
+        nodes_check_open(w->fs->nodes);
     return 0;
 }
 
@@ -215,15 +218,15 @@ static int scan_once(struct watch *w, bool first, struct err *e)
         log_problems(next->scan->set);
     tree_put(fs->nodes, cur);
     if (rc == 0) {
-        struct scan *scan = scan_get(next->scan);
+        const struct store_set *set = next->scan->set; /* lives until the next tree is shown */
         pthread_mutex_lock(&w->mu);
-        w->stats.n_parsed += store_set_n_parsed(scan->set);
+        w->stats.n_parsed += store_set_n_parsed(set);
         pthread_mutex_unlock(&w->mu);
-        w->roots_ms = lacks_root(scan->set) ? clock_ms() + RETRY_MS : 0;
-        index_note(fs->index, scan->set, changed);
+        w->roots_ms = lacks_root(set) ? clock_ms() + RETRY_MS : 0;
+        index_note(fs->index, set, changed);
+        set_timeouts(w, true); /* until it is known whether all folders can be watched */
         show_tree(w, next, first);
-        rc = watch_folders(w, scan->set, e);
-        scan_put(scan);
+        rc = watch_folders(w, set, e);
     }
     pthread_mutex_lock(&w->mu);
     w->stats.n_scan++;

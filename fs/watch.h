@@ -1,10 +1,11 @@
 /* Decides when to scan again, scans, swaps the tree, and tells the kernel which names changed.
  *
  * One thread. inotify on every directory of the store and on those that links lead to; a scan
- * starts after a short quiet (30 ms while one name is concerned, else 250 ms), at the latest 2 s
+ * starts after a short quiet (20 ms while one name is concerned, else 250 ms), at the latest 2 s
  * after the first event. A source that inotify cannot tell about (network file systems, no watches
- * left) makes a lookup past the TTL start one; the others' changes still show at once. Nothing here is called with a lock held that a FUSE request may
- * want: invalidation waits for requests in flight. */
+ * left) makes a lookup past the TTL start one; the others' changes still show at once. Nothing here
+ * is called with a lock held that a FUSE request may want: invalidation waits for requests in
+ * flight. */
 #ifndef APRFS_FS_WATCH_H
 #define APRFS_FS_WATCH_H
 
