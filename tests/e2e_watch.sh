@@ -254,57 +254,6 @@ t_closed() {
     stop
 }
 
-# model_at LAYOUT I: model p/mI of $T/LAYOUT, a plain folder or a hub.
-model_at() {
-    local d=$T/$1/p/m$2 r=$T/$1/models--p--m$2
-    if [ "$1" = plain ]; then
-        mkdir -p "$d"
-        cp "$(models)/tied-qwen2.gguf" "$d/x$2.gguf"
-    else
-        mkdir -p "$r/blobs" "$r/refs" "$r/snapshots/c0ffee"
-        cp "$(models)/tied-qwen2.gguf" "$r/blobs/$2"
-        ln -sf "../../blobs/$2" "$r/snapshots/c0ffee/x$2.gguf"
-        printf c0ffee >"$r/refs/main"
-    fi
-}
-
-# How long a new name takes, for the log; what it may take is a bench's business.
-t_latency() {
-    local i n layout
-    for layout in plain hub; do
-        for n in 1 $([ "$LONG" = 1 ] && echo 1000); do
-            for i in $(seq "$n"); do model_at $layout "$i"; done
-            start "$layout$n" "$T/$layout" -o ttl=0
-            python3 - "$T/$layout" "$M/p/m1" "$(models)/phi3-fused.gguf" "$n" $layout <<'PY'
-import os, shutil, statistics, sys, time
-store, mnt, model, n, layout = sys.argv[1:]
-took = []
-plain = layout == "plain"
-where = store + ("/p/m1" if plain else "/models--p--m1/snapshots/c0ffee")
-for i in range(7 if n != "1" or os.environ.get("LONG") == "1" else 3):
-    source = store + "/new.part" if plain else store + "/models--p--m1/blobs/new%d" % i
-    shutil.copy(model, source)
-    time.sleep(0.4) # what the copy itself started is over
-    t = time.monotonic()
-    if plain:
-        os.rename(source, where + "/new%d.gguf" % i)
-    else:
-        os.symlink("../../blobs/new%d" % i, where + "/new%d.gguf" % i)
-    while not os.path.exists(mnt + "/new%d.apr" % i):
-        assert time.monotonic() < t + 20
-        time.sleep(0.001)
-    took.append((time.monotonic() - t) * 1000)
-    os.unlink(where + "/new%d.gguf" % i)
-    while os.path.exists(mnt + "/new%d.apr" % i):
-        assert time.monotonic() < t + 20
-        time.sleep(0.001)
-print("# a new name in a %s store of %s models: median %.0f ms (%s)" % (layout, n, statistics.median(took), " ".join("%.0f" % t for t in took)))
-PY
-            stop
-        done
-    done
-}
-
 # A listing that the kernel keeps asks us nothing, and a change ends it at once, for handles that were
 # open before it too; while such a one is open no new listing is kept.
 t_listing() {
@@ -447,5 +396,4 @@ run watch_shows_who_may_read_at_once t_chmod
 run watch_says_who_closed_a_file t_closed
 run watch_renews_listings_that_the_kernel_keeps t_listing
 run watch_lists_in_pieces t_in_pieces
-run watch_new_names_show_soon t_latency
 tests_end
