@@ -13,6 +13,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static void on_stale(void *ctx, struct vfile *vf, const char *why)
@@ -366,6 +367,45 @@ static void vfile_open_of_what_changed_while_open_is_stale(void **state)
     rig_free(r);
 }
 
+/* A writer that maps the file changes it long before any time stamp tells: what was open while one came is
+ * not opened again, though it looks as before; a model, and its GGUF as it stands. */
+static void vfile_that_a_writer_opened_is_stale_for_ever(void **state)
+{
+    (void)state;
+    struct rig *r = rig_new(model("llama", QUANT_F32, 300), 0, VAPR_ENGINE);
+    struct err e = {0};
+    char *path = path_join(r->root, "m.gguf");
+    sigset_t set, old;
+    sigemptyset(&set);
+    sigaddset(&set, pinned_lease_signal());
+    assert_int_equal(pthread_sigmask(SIG_BLOCK, &set, &old), 0);
+    r->env.lease = true;
+    for (int part = 0; part < 2; part++) {
+        if (part) {
+            vfile_put(r->vf);
+            assert_int_equal(vfile_new_part(&r->vf, &r->env, r->scan, 0, 0, 0, &e), 0);
+        }
+        assert_int_equal(vfile_open(r->vf, &e), 0);
+        if (!pinned_leased(vfile_pins(r->vf)))
+            skip_because("no leases on the file system of %s", r->root);
+        pid_t pid = fork();
+        if (pid == 0)
+            _exit(open(path, O_WRONLY) >= 0 ? 0 : 1); /* waits for what follows */
+        struct timespec limit = {.tv_sec = 20};
+        assert_int_equal(sigtimedwait(&set, NULL, &limit), pinned_lease_signal());
+        pinned_lease_broken(-1);
+        int status;
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        assert_int_equal(status, 0);
+        assert_true(vfile_stale(r->vf));
+        vfile_close(r->vf);
+        assert_int_equal(vfile_open(r->vf, &e), -ESTALE);
+    }
+    assert_int_equal(pthread_sigmask(SIG_SETMASK, &old, NULL), 0);
+    free(path);
+    rig_free(r);
+}
+
 /* The page that a read fills first is closed; filling it lands here, in the middle of the read. */
 static void *closed_page;
 static const char *changed_path;
@@ -666,6 +706,7 @@ int main(void)
         cmocka_unit_test(vfile_reads_from_many_threads),
         cmocka_unit_test(vfile_changed_source_is_an_error_for_ever),
         cmocka_unit_test(vfile_open_of_what_changed_while_open_is_stale),
+        cmocka_unit_test(vfile_that_a_writer_opened_is_stale_for_ever),
         cmocka_unit_test(vfile_change_in_the_middle_of_a_read_is_an_error),
         cmocka_unit_test(vfile_open_of_a_replaced_source_is_stale),
         cmocka_unit_test(vfile_deleted_source_is_read_to_its_end),
